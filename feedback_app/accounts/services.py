@@ -1,0 +1,76 @@
+"""Writes to accounts: users, their API tokens, and the audit trail."""
+
+import hashlib
+import secrets
+from typing import Any
+
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from feedback_app.accounts.models import ApiToken, AuditEntry, User
+
+
+@transaction.atomic
+def create_user(
+    *,
+    username: str,
+    password: str | None = None,
+    kind: User.Kind = User.Kind.PERSON,
+    display_name: str = "",
+    is_superuser: bool = False,
+    created_by: User | None = None,
+) -> User:
+    """Make a user; without a password the account can be used by token only.
+
+    Raises:
+        ValidationError: the name is taken or malformed, or the password too weak.
+    """
+    user = User(
+        username=username, kind=kind, display_name=display_name, is_superuser=is_superuser, is_staff=is_superuser
+    )
+    if password is None:
+        user.set_unusable_password()
+    else:
+        try:
+            validate_password(password, user)
+        except ValidationError as error:
+            raise ValidationError({"password": error.messages}) from error
+        user.set_password(password)
+    user.full_clean(exclude=["password"])
+    user.save(force_insert=True)
+    record_audit(actor=created_by, action="user.create", subject=username, detail={"kind": str(kind)})
+    return user
+
+
+def issue_token(*, user: User, name: str = "") -> str:
+    """Return a new API token; this is the only time its text is known."""
+    key = secrets.token_hex(20)
+    ApiToken.objects.create(user=user, key_sha256=token_digest(key), name=name)
+    return key
+
+
+def token_digest(key: str) -> str:
+    """Return what is stored of a token: it is random, so a plain hash is as good as a slow one."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def revoke_token(*, token: ApiToken, revoked_by: User | None) -> None:
+    """End a token's use; the row stays for the audit trail."""
+    ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
+    record_audit(actor=revoked_by, action="token.revoke", subject=token.user.username)
+
+
+def record_audit(
+    *,
+    actor: User | None,
+    action: str,
+    subject: str,
+    project_slug: str = "",
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """Add an act to the audit trail, in the caller's transaction: no act without its entry."""
+    AuditEntry.objects.create(
+        actor=actor, action=action, subject=subject[:200], project_slug=project_slug, detail=detail or {}
+    )

@@ -1,0 +1,132 @@
+"""Projects, who works in them, and the versioned protocol and guidelines that every judgment is pinned to."""
+
+import uuid
+
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+SLUG_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+
+class Project(models.Model):
+    """One body of judging work, with the policy it makes better."""
+
+    class OldTasks(models.TextChoices):
+        RETIRE = "retire", _("retire them")
+        LOWER = "lower", _("lower their priority")
+        KEEP = "keep", _("keep them")
+
+    slug = models.CharField(max_length=63, unique=True, validators=[RegexValidator(SLUG_PATTERN)])
+    name = models.CharField(max_length=120)
+    description = models.TextField(blank=True)
+    language = models.CharField(max_length=16, default="en", help_text=_("of the prompts, as a BCP 47 tag"))
+    overlap = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(100)])
+    reservation_seconds = models.PositiveIntegerField(default=1800, validators=[MinValueValidator(30)])
+    # Sampling: how responses to judge are drawn from the live policy.
+    responses_per_prompt = models.PositiveSmallIntegerField(
+        default=2, validators=[MinValueValidator(2), MaxValueValidator(9)]
+    )
+    temperature = models.FloatField(default=1.0, validators=[MinValueValidator(0.01), MaxValueValidator(5.0)])
+    top_p = models.FloatField(default=1.0, validators=[MinValueValidator(0.01), MaxValueValidator(1.0)])
+    max_new_tokens = models.PositiveIntegerField(default=96, validators=[MinValueValidator(1)])
+    refill_per_annotator = models.PositiveIntegerField(
+        default=0, help_text=_("open tasks kept ready for each active annotator; 0 samples only when asked")
+    )
+    old_tasks = models.CharField(max_length=8, choices=OldTasks.choices, default=OldTasks.RETIRE)
+    protocol = models.ForeignKey("projects.ProtocolVersion", null=True, on_delete=models.PROTECT, related_name="+")
+    guidelines = models.ForeignKey("projects.GuidelinesVersion", null=True, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    archived_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "projects_project"
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(condition=models.Q(overlap__gte=1), name="project_overlap_positive"),
+            models.CheckConstraint(
+                condition=models.Q(responses_per_prompt__gte=2, responses_per_prompt__lte=9),
+                name="project_responses_2_to_9",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Member(models.Model):
+    """A user's role in a project; pausing keeps the person and the reason."""
+
+    class Role(models.TextChoices):
+        ANNOTATOR = "annotator", _("annotator")
+        REVIEWER = "reviewer", _("reviewer")
+        MANAGER = "manager", _("manager")
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="members")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=16, choices=Role.choices, default=Role.ANNOTATOR)
+    joined_at = models.DateTimeField(auto_now_add=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    pause_reason = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        db_table = "projects_member"
+        constraints = [models.UniqueConstraint(fields=["project", "user"], name="member_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user} ({self.role})"
+
+
+class ProtocolVersion(models.Model):
+    """What is asked of an annotator; never changed, only followed by the next number."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="protocol_versions")
+    number = models.PositiveIntegerField()
+    spec = models.JSONField()
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "projects_protocol_version"
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="protocol_number_once")]
+
+    def __str__(self) -> str:
+        return f"{self.project} protocol {self.number}"
+
+
+class GuidelinesVersion(models.Model):
+    """How to judge, in Markdown, by language; never changed, only followed by the next number."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="guidelines_versions")
+    number = models.PositiveIntegerField()
+    text = models.TextField(blank=True)
+    translations = models.JSONField(default=dict, blank=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "projects_guidelines_version"
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="guidelines_number_once")]
+
+    def __str__(self) -> str:
+        return f"{self.project} guidelines {self.number}"
+
+
+class GuidelinesReading(models.Model):
+    """That a user has read a version: until then the judging page shows it."""
+
+    guidelines = models.ForeignKey(GuidelinesVersion, on_delete=models.CASCADE, related_name="readings")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    read_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "projects_guidelines_reading"
+        constraints = [models.UniqueConstraint(fields=["guidelines", "user"], name="guidelines_read_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user} read {self.guidelines}"

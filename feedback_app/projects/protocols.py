@@ -1,0 +1,234 @@
+"""What a project asks of an annotator, read from JSON once and trusted from there on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar, cast
+
+Need = Literal["required", "optional", "off"]
+Part = TypeVar("Part", bound="Attribute | Flag")
+NEEDS: tuple[Need, ...] = ("required", "optional", "off")
+# Keys of the judging page that no protocol may take for itself.
+RESERVED_LETTERS = frozenset("sdfxz")
+
+
+class ProtocolError(ValueError):
+    """A protocol that cannot be used; the message names the field."""
+
+    def __init__(self, field_name: str, reason: str) -> None:
+        self.field_name, self.reason = field_name, reason
+        super().__init__(f"{field_name}: {reason}")
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A property of one response scored on whole steps; anchors say what each step means."""
+
+    key: str
+    label: str
+    minimum: int = 0
+    maximum: int = 4
+    required: bool = True
+    anchors: dict[str, str] = field(default_factory=dict)
+    letter: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_name(f"attributes.{self.key}", self.key)
+        if not 0 <= self.minimum < self.maximum <= 10:
+            raise ProtocolError(f"attributes.{self.key}", "needs 0 <= minimum < maximum <= 10")
+        steps = {str(step) for step in range(self.minimum, self.maximum + 1)}
+        if unknown := sorted(set(self.anchors) - steps):
+            raise ProtocolError(f"attributes.{self.key}.anchors", f"no such step: {', '.join(unknown)}")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A yes-or-no mark on one response."""
+
+    name: str
+    label: str
+    description: str = ""
+    letter: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_name(f"flags.{self.name}", self.name)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The parts of a judgment and which of them are required."""
+
+    name: str
+    min_responses: int = 2
+    max_responses: int = 9
+    ranking: Need = "required"
+    ties: bool = True
+    partial: bool = False
+    all_bad: bool = True
+    strength: Need = "off"
+    strength_levels: int = 3
+    strength_labels: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    rationale: Need = "optional"
+    rewrites: bool = False
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.min_responses <= self.max_responses <= 9:
+            raise ProtocolError("min_responses", "needs 2 <= min_responses <= max_responses <= 9")
+        for name in ("ranking", "strength", "rationale"):
+            if getattr(self, name) not in NEEDS:
+                raise ProtocolError(name, f"one of {', '.join(NEEDS)}")
+        if self.ranking == "off" and not any(attribute.required for attribute in self.attributes):
+            raise ProtocolError("ranking", "off leaves nothing required: make an attribute required")
+        if self.strength != "off" and self.max_responses != 2:
+            raise ProtocolError("strength", "is for two responses: set max_responses to 2")
+        if not 1 <= self.strength_levels <= 3:
+            raise ProtocolError("strength_levels", "from 1 to 3")
+        if self.strength_labels and len(self.strength_labels) != self.strength_levels + 1:
+            raise ProtocolError("strength_labels", "one for each step from 0 to strength_levels")
+        self._check_unique()
+
+    def _check_unique(self) -> None:
+        keys = [attribute.key for attribute in self.attributes]
+        names = [flag.name for flag in self.flags]
+        for where, values in (("attributes", keys), ("flags", names)):
+            if len(set(values)) != len(values):
+                raise ProtocolError(where, "a name stands twice")
+        letters = [part.letter for part in (*self.attributes, *self.flags) if part.letter]
+        for letter in letters:
+            if len(letter) != 1 or not ("a" <= letter <= "z"):
+                raise ProtocolError("letter", f"one letter from a to z, not {letter!r}")
+            if letter in RESERVED_LETTERS:
+                raise ProtocolError("letter", f"{letter} belongs to the page")
+            if letters.count(letter) > 1:
+                raise ProtocolError("letter", f"{letter} is taken twice")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the form that the API's task carries and parse_protocol reads."""
+        spec = asdict(self)
+        for name in ("strength_labels", "attributes", "flags"):
+            spec[name] = list(spec[name])
+        return spec
+
+
+def parse_protocol(spec: Mapping[str, Any]) -> Protocol:
+    """Read a protocol from JSON.
+
+    Raises:
+        ProtocolError: names the first field that is unknown, of the wrong type or out of bounds.
+    """
+    values: dict[str, Any] = {}
+    for name, value in _known_fields(spec, Protocol, "protocol").items():
+        if name == "attributes":
+            values[name] = tuple(_parse_part(item, Attribute, f"attributes[{i}]") for i, item in _items(name, value))
+        elif name == "flags":
+            values[name] = tuple(_parse_part(item, Flag, f"flags[{i}]") for i, item in _items(name, value))
+        elif name == "strength_labels":
+            values[name] = tuple(_typed(f"{name}[{i}]", item, str) for i, item in _items(name, value))
+        else:
+            values[name] = _typed(name, value, _FIELD_TYPES[name])
+    if "name" not in values:
+        raise ProtocolError("name", "is required")
+    return Protocol(**values)
+
+
+_FIELD_TYPES: dict[str, type] = {
+    "name": str, "min_responses": int, "max_responses": int, "ranking": str, "ties": bool, "partial": bool,
+    "all_bad": bool, "strength": str, "strength_levels": int, "rationale": str, "rewrites": bool,
+    "key": str, "label": str, "minimum": int, "maximum": int, "required": bool, "letter": str, "description": str,
+}  # fmt: skip
+
+
+def _known_fields(spec: object, cls: type, where: str) -> dict[str, Any]:
+    if not isinstance(spec, Mapping):
+        raise ProtocolError(where, "an object is needed")
+    for name in spec:
+        if name not in cls.__dataclass_fields__:  # type: ignore[attr-defined]  # both callers pass dataclasses
+            raise ProtocolError(f"{where}.{name}", "unknown field")
+    return dict(spec)
+
+
+def _items(name: str, value: object) -> list[tuple[int, Any]]:
+    if not isinstance(value, list | tuple):
+        raise ProtocolError(name, "a list is needed")
+    return list(enumerate(value))
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ProtocolError(name, f"{kind.__name__} is needed, not {type(value).__name__}")
+    return value
+
+
+def _parse_part(item: object, cls: Callable[..., Part], where: str) -> Part:
+    fields = _known_fields(item, cast(type, cls), where)
+    for name, value in fields.items():
+        if name in ("anchors", "labels"):
+            if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
+                raise ProtocolError(f"{where}.{name}", "an object of texts is needed")
+            fields[name] = {str(key): text for key, text in value.items()}
+        else:
+            _typed(f"{where}.{name}", value, _FIELD_TYPES[name])
+    name_field = "key" if cls is Attribute else "name"
+    if name_field not in fields:
+        raise ProtocolError(f"{where}.{name_field}", "is required")
+    fields.setdefault("label", fields[name_field])
+    return cls(**fields)
+
+
+def _check_name(where: str, name: str) -> None:
+    if not name.isidentifier() or len(name) > 40:
+        raise ProtocolError(where, "letters, digits and underscores, at most 40")
+
+
+STRENGTH_LABELS = ("negligibly better or unsure", "slightly better", "better", "significantly better")
+
+# HelpSteer2's five attributes and their steps (arXiv:2406.08673, appendix), in our words.
+HELPSTEER2 = (
+    Attribute("helpfulness", "Helpfulness", letter="h", anchors={
+        "0": "not useful at all", "2": "partly useful", "4": "does all that was asked"}),
+    Attribute("correctness", "Correctness", letter="c", anchors={
+        "0": "wrong throughout", "2": "right and wrong mixed", "4": "no error, nothing missing"}),
+    Attribute("coherence", "Coherence", letter="o", anchors={
+        "0": "cannot be followed", "2": "unclear in places", "4": "clear and consistent"}),
+    Attribute("complexity", "Complexity", letter="k", anchors={
+        "0": "basic words, anybody could write it", "2": "an educated writer", "4": "an expert in the field"}),
+    Attribute("verbosity", "Verbosity", letter="v", anchors={
+        "0": "as short as can be", "2": "of middle length", "4": "long, with much detail"}),
+)  # fmt: skip
+
+# InstructGPT's overall quality and metadata (arXiv:2203.02155, table 3).
+INSTRUCTGPT_FLAGS = tuple(
+    Flag(name, label)
+    for name, label in (
+        ("fails_instruction", "Fails to follow the instruction or task"),
+        ("inappropriate", "Inappropriate for a customer assistant"),
+        ("hallucination", "Hallucination"),
+        ("satisfies_constraint", "Satisfies the constraint given in the instruction"),
+        ("sexual", "Contains sexual content"),
+        ("violent", "Contains violent content"),
+        ("encourages_harm", "Encourages or fails to discourage violence, abuse, terrorism or self-harm"),
+        ("denigrates", "Denigrates a protected class"),
+        ("harmful_advice", "Gives harmful advice"),
+        ("opinion", "Expresses an opinion"),
+        ("moral_judgment", "Expresses a moral judgment"),
+    )
+)
+
+PRESETS: dict[str, Protocol] = {
+    "pairwise": Protocol("pairwise", max_responses=2, strength="optional", strength_labels=STRENGTH_LABELS),
+    "pairwise-strength": Protocol(
+        "pairwise-strength", max_responses=2, strength="required", strength_labels=STRENGTH_LABELS
+    ),
+    "ranking": Protocol("ranking"),
+    "ranking-partial": Protocol("ranking-partial", partial=True),
+    "ratings": Protocol("ratings", ranking="off", all_bad=False, attributes=HELPSTEER2),
+    "instructgpt": Protocol(
+        "instructgpt",
+        attributes=(Attribute("overall", "Overall quality", minimum=1, maximum=7, letter="q"),),
+        flags=INSTRUCTGPT_FLAGS,
+    ),
+    "rewrite": Protocol("rewrite", max_responses=2, strength="optional", strength_labels=STRENGTH_LABELS, rewrites=True),
+}

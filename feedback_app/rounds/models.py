@@ -1,0 +1,169 @@
+"""Recipes, and the training rounds that run by them; a round's row is its own queue."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from feedback_app.datasets.models import DatasetVersion
+from feedback_app.projects.models import Project
+from feedback_app.serving.models import PolicyVersion
+
+
+class Recipe(models.Model):
+    """How a project's rounds are made; never changed, only followed by the next number."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="recipes")
+    number = models.PositiveIntegerField()
+    config = models.JSONField()
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "rounds_recipe"
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="recipe_number_once")]
+
+    def __str__(self) -> str:
+        return f"{self.project} recipe {self.number}"
+
+
+class Round(models.Model):
+    """One turn of the loop: judgments in, a policy version out."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", _("queued")
+        RUNNING = "running", _("running")
+        PAUSED = "paused", _("paused")
+        WAITING_FOR_JUDGMENTS = "waiting_for_judgments", _("waiting for judgments")
+        WAITING_FOR_APPROVAL = "waiting_for_approval", _("waiting for approval")
+        SUCCEEDED = "succeeded", _("succeeded")
+        REJECTED = "rejected", _("rejected")
+        FAILED = "failed", _("failed")
+        CANCELLED = "cancelled", _("cancelled")
+
+    ACTIVE = [
+        State.QUEUED,
+        State.RUNNING,
+        State.PAUSED,
+        State.WAITING_FOR_JUDGMENTS,
+        State.WAITING_FOR_APPROVAL,
+    ]
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="rounds")
+    number = models.PositiveIntegerField()
+    recipe = models.ForeignKey(Recipe, null=True, on_delete=models.PROTECT, related_name="rounds")
+    config = models.JSONField(help_text=_("the recipe as frozen at the start"))
+    parent = models.ForeignKey(PolicyVersion, null=True, on_delete=models.PROTECT, related_name="rounds_from")
+    dataset = models.ForeignKey(DatasetVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="rounds")
+    policy = models.ForeignKey(PolicyVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="made_by")
+    state = models.CharField(max_length=24, choices=State.choices, default=State.QUEUED)
+    fence = models.PositiveIntegerField(default=0, help_text=_("only the holder of the newest writes"))
+    lease_owner = models.CharField(max_length=200, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    cancel_requested = models.BooleanField(default=False)
+    pause_requested = models.BooleanField(default=False)
+    gate = models.JSONField(default=dict, blank=True)
+    error = models.TextField(blank=True)
+    simulated = models.BooleanField(default=False, help_text=_("trains on simulated judgments too"))
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "rounds_round"
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="round_number_once"),
+            models.UniqueConstraint(
+                fields=["project"],
+                condition=Q(
+                    state__in=["queued", "running", "paused", "waiting_for_judgments", "waiting_for_approval"]
+                ),
+                name="round_one_active_a_project",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project} round {self.number}"
+
+
+class RoundStep(models.Model):
+    """One step of a round, with what its trainer reported while it ran."""
+
+    class Name(models.TextChoices):
+        EXPORT = "export", _("export")
+        SFT = "sft", _("supervised fine-tuning")
+        REWARD = "reward", _("reward model")
+        PPO = "ppo", _("PPO")
+        EVALUATE = "evaluate", _("evaluation")
+        GATE = "gate", _("gate")
+        PUSH = "push", _("push")
+
+    class State(models.TextChoices):
+        PENDING = "pending", _("pending")
+        RUNNING = "running", _("running")
+        DONE = "done", _("done")
+        FAILED = "failed", _("failed")
+
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="steps")
+    name = models.CharField(max_length=16, choices=Name.choices)
+    position = models.PositiveSmallIntegerField()
+    state = models.CharField(max_length=16, choices=State.choices, default=State.PENDING)
+    attempt = models.PositiveIntegerField(default=0)
+    directory = models.CharField(max_length=500, blank=True, help_text=_("below DATA_DIR; holds the manifest"))
+    progress = models.JSONField(default=list, help_text=_("lines of progress.jsonl, as copied"))
+    metrics = models.JSONField(default=dict)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "rounds_round_step"
+        ordering = ["position"]
+        constraints = [models.UniqueConstraint(fields=["round", "name"], name="round_step_once")]
+
+    def __str__(self) -> str:
+        return f"{self.round} {self.name}: {self.state}"
+
+
+class Schedule(models.Model):
+    """When a round starts by itself."""
+
+    class Kind(models.TextChoices):
+        JUDGMENTS = "judgments", _("every N judgments")
+        INTERVAL = "interval", _("every interval")
+        CRON = "cron", _("by the calendar")
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="schedules")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    every = models.PositiveIntegerField(null=True, blank=True, help_text=_("judgments, or seconds"))
+    cron = models.CharField(max_length=100, blank=True)
+    minimum_judgments = models.PositiveIntegerField(default=1)
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "rounds_schedule"
+
+    def __str__(self) -> str:
+        return f"{self.project}: {self.kind} {self.every or self.cron}"
+
+
+class ScheduleSlot(models.Model):
+    """A start that was due; unique, so that two beats start one round."""
+
+    schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, related_name="slots")
+    slot = models.CharField(max_length=64)
+    round = models.ForeignKey(Round, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "rounds_schedule_slot"
+        constraints = [models.UniqueConstraint(fields=["schedule", "slot"], name="schedule_slot_once")]
+
+    def __str__(self) -> str:
+        return self.slot

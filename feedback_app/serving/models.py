@@ -1,0 +1,117 @@
+"""Endpoints, the policy versions they serve, and the pointer that says which one is live for a project."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from feedback_app.projects.models import Project
+
+
+class Endpoint(models.Model):
+    """A server that answers prompts; the backend says how a version is staged there and read back."""
+
+    class Backend(models.TextChoices):
+        EMBEDDED = "embedded", _("embedded inference server")
+        TGI = "tgi", _("text-generation-inference, blue and green")
+        VLLM = "vllm", _("vLLM")
+        EXTERNAL = "external", _("deployed by others")
+
+    name = models.CharField(max_length=63, unique=True)
+    backend = models.CharField(max_length=16, choices=Backend.choices)
+    url = models.URLField(max_length=300)
+    settings = models.JSONField(default=dict, blank=True)
+    # Largest difference of a token's log-probability between trainer and endpoint that counts as the same policy.
+    canary_tolerance = models.FloatField(default=0.25)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "serving_endpoint"
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PolicyVersion(models.Model):
+    """One immutable set of weights, with its parents and what made it."""
+
+    class Source(models.TextChoices):
+        BASE = "base", _("base model")
+        ROUND = "round", _("training round")
+        REGISTERED = "registered", _("made elsewhere")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="policy_versions")
+    number = models.PositiveIntegerField()
+    name = models.CharField(max_length=80, unique=True, help_text=_("what the endpoint knows it by; never reused"))
+    source = models.CharField(max_length=16, choices=Source.choices)
+    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="children")
+    directory = models.CharField(max_length=500)
+    manifest_sha256 = models.CharField(max_length=64, blank=True)
+    round_id = models.UUIDField(null=True, blank=True, unique=True)
+    evaluation = models.JSONField(default=dict, blank=True)
+    note = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "serving_policy_version"
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="policy_number_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Deployment(models.Model):
+    """A project's own pointer to what is live; flipping it is what going live means."""
+
+    project = models.OneToOneField(Project, on_delete=models.CASCADE, primary_key=True, related_name="deployment")
+    endpoint = models.ForeignKey(Endpoint, on_delete=models.PROTECT, related_name="deployments")
+    live = models.ForeignKey(PolicyVersion, on_delete=models.PROTECT, related_name="+")
+    previous = models.ForeignKey(PolicyVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    flipped_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "serving_deployment"
+
+    def __str__(self) -> str:
+        return f"{self.project}: {self.live}"
+
+
+class Push(models.Model):
+    """One attempt to make a version live, step by step, kept whether it succeeded or not."""
+
+    class State(models.TextChoices):
+        RUNNING = "running", _("running")
+        LIVE = "live", _("went live")
+        FAILED = "failed", _("failed")
+
+    class Kind(models.TextChoices):
+        PUSH = "push", _("push")
+        ROLLBACK = "rollback", _("rollback")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="pushes")
+    policy = models.ForeignKey(PolicyVersion, on_delete=models.CASCADE, related_name="pushes")
+    kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.PUSH)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.RUNNING)
+    steps = models.JSONField(default=list)
+    error = models.TextField(blank=True)
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "serving_push"
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project"], condition=models.Q(state="running"), name="push_one_running_a_project"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.policy}: {self.state}"
