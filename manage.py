@@ -1,0 +1,35 @@
+#!/usr/bin/env python
+"""Run a command of the project; where no DATABASE_URL is set, the embedded services are found or started for it."""
+
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+# Commands that need no database, and so start none.
+WITHOUT_SERVICES = {"help", "version", "--help", "--version", "makemessages", "compilemessages", "startapp", "up", "test"}
+
+
+def main() -> None:
+    """Hold the embedded services up for the time of the command, migrate, then run it."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "feedback_app.settings")
+    command = sys.argv[1] if len(sys.argv) > 1 else "help"
+    embedded = "DATABASE_URL" not in os.environ and command not in WITHOUT_SERVICES
+    with _services() if embedded else nullcontext():
+        from django.core.management import execute_from_command_line
+
+        if embedded and command not in ("migrate", "makemigrations", "check"):
+            from feedback_app.embedded.migrations import migrate_embedded
+
+            migrate_embedded()
+        execute_from_command_line(sys.argv)
+
+
+def _services():  # type: ignore[no-untyped-def]  # a context manager; its import needs the embedded extra
+    from feedback_app.embedded.services import hold_services
+
+    return hold_services(Path(os.environ.get("DATA_DIR", "var")).resolve())
+
+
+if __name__ == "__main__":
+    main()
