@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from feedback_app.embedded.paths import choose_port, port_of
 
@@ -22,7 +24,10 @@ def _binary() -> str:
 
 
 def _client(data_dir: Path) -> redis.Redis:
-    return redis.Redis(port=port_of(data_dir, "valkey"), socket_timeout=2, socket_connect_timeout=2)
+    # No retries: whether it answers is just what is asked here.
+    return redis.Redis(
+        port=port_of(data_dir, "valkey"), socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+    )
 
 
 def server_pid(data_dir: Path) -> int | None:

@@ -1,0 +1,37 @@
+"""A real PostgreSQL and a real Valkey for the session, in a folder of their own, and a Chromium where there is one."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def embedded_services() -> Iterator[Path]:
+    """Hold both services up for the session; yields their DATA_DIR."""
+    from feedback_app.embedded.services import hold_services
+
+    with hold_services(settings.DATA_DIR):
+        yield settings.DATA_DIR
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(embedded_services: Path) -> None:
+    """Have the services up before pytest-django makes its database."""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Return the installed browser's path; a machine that should test pages and cannot is an error, not a skip."""
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            return path
+    raise RuntimeError(f"no browser found (looked for {', '.join(BROWSERS)}): `make setup` says how to get one")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(settings.DATA_DIR, ignore_errors=True)
