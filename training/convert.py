@@ -1,0 +1,37 @@
+"""Turn a GGUF file into a Hugging Face directory, so that everything else reads one format.
+
+    python -m training.convert FILE.gguf OUTPUT
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def convert_gguf(source: Path, output: Path) -> None:
+    """Write source's weights in bfloat16, its tokenizer and chat template; output is whole or not there.
+
+    The loaded model remembers that it was quantised and would be saved so: its weights go into a fresh one.
+    """
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.dtype = torch.bfloat16
+    fresh = AutoModelForCausalLM.from_config(config)
+    fresh.load_state_dict(model.state_dict())
+    fresh.generation_config = model.generation_config
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    workshop = output.with_name(f"{output.name}.{os.getpid()}")
+    shutil.rmtree(workshop, ignore_errors=True)
+    fresh.to(torch.bfloat16).save_pretrained(workshop)
+    tokenizer.save_pretrained(workshop)
+    workshop.rename(output)
+
+
+if __name__ == "__main__":
+    convert_gguf(Path(sys.argv[1]), Path(sys.argv[2]))
