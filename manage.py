@@ -7,7 +7,17 @@ from contextlib import nullcontext
 from pathlib import Path
 
 # Commands that need no database, and so start none.
-WITHOUT_SERVICES = {"help", "version", "--help", "--version", "makemessages", "compilemessages", "startapp", "up", "test"}
+WITHOUT_SERVICES = {
+    "help",
+    "version",
+    "--help",
+    "--version",
+    "makemessages",
+    "compilemessages",
+    "startapp",
+    "up",
+    "test",
+}
 
 
 def main() -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from feedback_app.embedded.browser import NAMES, find_browser
+from feedback_app.embedded.services import hold_services
 
 
 @pytest.fixture(scope="session")
 def embedded_services() -> Iterator[Path]:
     """Hold both services up for the session; yields their DATA_DIR."""
-    from feedback_app.embedded.services import hold_services
-
     with hold_services(settings.DATA_DIR):
         yield settings.DATA_DIR
 
@@ -27,10 +26,10 @@ def django_db_modify_db_settings(embedded_services: Path) -> None:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Return the installed browser's path; a machine that should test pages and cannot is an error, not a skip."""
-    for name in BROWSERS:
-        if path := shutil.which(name):
-            return path
-    raise RuntimeError(f"no browser found (looked for {', '.join(BROWSERS)}): `make setup` says how to get one")
+    path = find_browser()
+    if path is None:
+        raise RuntimeError(f"no browser found (looked for {', '.join(NAMES)}): `make test` says how to get one")
+    return path
 
 
 def pytest_unconfigure() -> None:

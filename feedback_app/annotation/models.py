@@ -141,14 +141,10 @@ class Task(models.Model):
                 condition=Q(overlap__isnull=True) | Q(overlap__gte=F("reserved") + F("counted")),
                 name="task_overlap_never_exceeded",
             ),
-            models.CheckConstraint(
-                condition=Q(open=False) | Q(state="active"), name="task_open_only_while_active"
-            ),
+            models.CheckConstraint(condition=Q(open=False) | Q(state="active"), name="task_open_only_while_active"),
             models.UniqueConstraint(fields=["project", "identity_sha256"], name="task_imported_once"),
         ]
-        indexes = [
-            models.Index(fields=["project", "-priority", "position"], condition=Q(open=True), name="task_queue")
-        ]
+        indexes = [models.Index(fields=["project", "-priority", "position"], condition=Q(open=True), name="task_queue")]
 
     def __str__(self) -> str:
         return str(self.id)

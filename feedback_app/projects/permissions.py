@@ -26,9 +26,7 @@ def require_role(user: User | AnonymousUser, project: Project, at_least: Member.
     return role
 
 
-def get_project_for(
-    user: User | AnonymousUser, slug: str, at_least: Member.Role = Member.Role.ANNOTATOR
-) -> Project:
+def get_project_for(user: User | AnonymousUser, slug: str, at_least: Member.Role = Member.Role.ANNOTATOR) -> Project:
     """Return the project if the user's role in it reaches at_least; raises as require_role does."""
     project = Project.objects.select_related("protocol", "guidelines").filter(slug=slug).first()
     if project is None:

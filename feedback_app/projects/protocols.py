@@ -230,5 +230,7 @@ PRESETS: dict[str, Protocol] = {
         attributes=(Attribute("overall", "Overall quality", minimum=1, maximum=7, letter="q"),),
         flags=INSTRUCTGPT_FLAGS,
     ),
-    "rewrite": Protocol("rewrite", max_responses=2, strength="optional", strength_labels=STRENGTH_LABELS, rewrites=True),
+    "rewrite": Protocol(
+        "rewrite", max_responses=2, strength="optional", strength_labels=STRENGTH_LABELS, rewrites=True
+    ),
 }

@@ -25,4 +25,6 @@ def projects_of(*, user: User) -> QuerySet[Project]:
 
 def members_of(*, project: Project) -> QuerySet[Member]:
     """Return the people of a project, managers first; annotators known only from imports come last."""
-    return Member.objects.filter(project=project).select_related("user").order_by("user__kind", "-role", "user__username")
+    return (
+        Member.objects.filter(project=project).select_related("user").order_by("user__kind", "-role", "user__username")
+    )

@@ -81,9 +81,7 @@ class Round(models.Model):
             models.UniqueConstraint(fields=["project", "number"], name="round_number_once"),
             models.UniqueConstraint(
                 fields=["project"],
-                condition=Q(
-                    state__in=["queued", "running", "paused", "waiting_for_judgments", "waiting_for_approval"]
-                ),
+                condition=Q(state__in=["queued", "running", "paused", "waiting_for_judgments", "waiting_for_approval"]),
                 name="round_one_active_a_project",
             ),
         ]

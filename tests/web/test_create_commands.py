@@ -59,7 +59,8 @@ def test_create_user_prints_a_token_that_belongs_to_the_user() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("ann",), ("ann", "--project", "none"), ("bad name!", "--project", "tea"), ("ann", "--role", "administrator")]
+    "arguments",
+    [("ann",), ("ann", "--project", "none"), ("bad name!", "--project", "tea"), ("ann", "--role", "administrator")],
 )
 def test_create_user_leaves_nothing_behind_when_it_fails(arguments: tuple[str, ...]) -> None:
     run("create_project", "tea")
