@@ -3,7 +3,7 @@
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 # Commands that need no database, and so start none.
@@ -35,7 +35,8 @@ def main() -> None:
         execute_from_command_line(sys.argv)
 
 
-def _services():  # type: ignore[no-untyped-def]  # a context manager; its import needs the embedded extra
+def _services() -> AbstractContextManager[None]:
+    # Imported here: production has no embedded extra.
     from feedback_app.embedded.services import hold_services
 
     return hold_services(Path(os.environ.get("DATA_DIR", "var")).resolve())

@@ -1,6 +1,6 @@
 """Turn a GGUF file into a Hugging Face directory, so that everything else reads one format.
 
-    python -m training.convert FILE.gguf OUTPUT
+python -m training.convert FILE.gguf OUTPUT
 """
 
 import os
@@ -22,7 +22,7 @@ def convert_gguf(source: Path, output: Path) -> None:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.dtype = torch.bfloat16
-    fresh = AutoModelForCausalLM.from_config(config)
+    fresh = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     fresh.load_state_dict(model.state_dict())
     fresh.generation_config = model.generation_config
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)

@@ -117,7 +117,9 @@ class Task(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="tasks")
     prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="tasks")
-    responses = models.ManyToManyField(Response, through="TaskResponse", related_name="tasks")
+    responses: models.ManyToManyField[Response, "TaskResponse"] = models.ManyToManyField(
+        Response, through="TaskResponse", related_name="tasks"
+    )
     kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.NORMAL)
     state = models.CharField(max_length=16, choices=State.choices, default=State.ACTIVE)
     overlap = models.PositiveSmallIntegerField(null=True, blank=True, help_text=_("empty: no limit (gold)"))

@@ -21,7 +21,7 @@ def find_gguf() -> Path | None:
 
 
 def is_complete(model: Path) -> bool:
-    """Say whether a model stands there; it is written beside its place and renamed, so its folder is whole or absent."""
+    """Say whether a model stands there; it is written beside its place and renamed, so it is whole or absent."""
     return (model / "config.json").is_file()
 
 

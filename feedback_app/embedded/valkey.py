@@ -35,7 +35,7 @@ def server_pid(data_dir: Path) -> int | None:
     try:
         client = _client(data_dir)
         folder = client.config_get("dir")["dir"]
-        if Path(folder).resolve() != (data_dir / "valkey").resolve():
+        if Path(str(folder)).resolve() != (data_dir / "valkey").resolve():
             return None
         return int(client.info("server")["process_id"])
     except redis.RedisError:

@@ -96,7 +96,8 @@ class Protocol:
         for where, values in (("attributes", keys), ("flags", names)):
             if len(set(values)) != len(values):
                 raise ProtocolError(where, "a name stands twice")
-        letters = [part.letter for part in (*self.attributes, *self.flags) if part.letter]
+        parts: list[Attribute | Flag] = [*self.attributes, *self.flags]
+        letters = [part.letter for part in parts if part.letter]
         for letter in letters:
             if len(letter) != 1 or not ("a" <= letter <= "z"):
                 raise ProtocolError("letter", f"one letter from a to z, not {letter!r}")
