@@ -58,7 +58,7 @@ class RunningMoments:
         """Return the sample standard deviation; 1 until two values differ, so that scaling by it changes nothing."""
         if self.count < 2 or self.squares <= 0:
             return 1.0
-        return max((self.squares / (self.count - 1)) ** 0.5, 1e-6)
+        return float(max((self.squares / (self.count - 1)) ** 0.5, 1e-6))
 
     def state(self) -> dict[str, Any]:
         return {"count": self.count, "mean": self.mean, "squares": self.squares}

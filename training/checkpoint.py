@@ -108,11 +108,11 @@ def directory_sha256(directory: Path) -> str:
 
 def random_state() -> dict[str, Any]:
     """Return the states of every generator that training draws from."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, numbers, extra = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, gauss],
         "python": [version, list(numbers), extra],
     }
 

@@ -54,7 +54,7 @@ class OptimiserConfig(StageConfig):
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     lora_rank: int = 0  # 0: full fine-tuning
-    lora_alpha: float = 0.0  # 0: twice the rank
+    lora_alpha: int = 0  # 0: twice the rank
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:

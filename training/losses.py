@@ -1,8 +1,8 @@
 """The losses of PPO: pure functions of tensors, each formula beside its source."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as nnf
 
 from training.advantages import masked_mean
 
@@ -19,7 +19,7 @@ def token_logprobs(logits_BTV: Tensor, tokens_BT: Tensor, temperature: float = 1
 
 def token_entropy(logits_BTV: Tensor, temperature: float = 1.0) -> Tensor:
     """Return the entropy of each position's distribution, in nats."""
-    logprobs_BTV = F.log_softmax(_at_least_float32(logits_BTV) / temperature, dim=-1)
+    logprobs_BTV = nnf.log_softmax(_at_least_float32(logits_BTV) / temperature, dim=-1)
     # A token outside the nucleus has probability 0 and contributes nothing: 0 * -inf would be NaN.
     return -(logprobs_BTV.exp() * logprobs_BTV.clamp(min=-1e4)).sum(-1)
 

@@ -1,0 +1,127 @@
+"""Where rewards come from: a reward-model directory, an HTTP service, or a Python function of the operator's."""
+
+import importlib
+from collections.abc import Callable, Sequence
+
+import httpx
+import torch
+
+from training.config import ConfigError, Dtype, is_directory_reward
+from training.models import (
+    encode,
+    hidden_states,
+    inner_model,
+    load_scorer,
+    load_tokenizer,
+    make_batch,
+    render_dialogue,
+    resolve_dtype,
+)
+from training.records import Messages
+
+# (conversations, responses as text) -> one score each
+Reward = Callable[[Sequence[Messages], Sequence[str]], list[float]]
+HTTP_TIMEOUT_S = 120.0
+
+
+class RewardError(RuntimeError):
+    """A reward could not be had; the message says from where."""
+
+
+def load_reward(source: str, dtype: Dtype, batch: int = 16) -> Reward:
+    """Return the reward that a config names.
+
+    Raises:
+        ConfigError: there is nothing of that name.
+    """
+    if source.startswith(("http://", "https://")):
+        return HttpReward(source)
+    if is_directory_reward(source):
+        return ModelReward(source, dtype, batch)
+    return FunctionReward(source)
+
+
+class FunctionReward:
+    """module:function(messages_list, responses) -> list of floats."""
+
+    def __init__(self, source: str) -> None:
+        module, _, name = source.partition(":")
+        try:
+            self.function: Reward = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"reward: {source}: {error}") from error
+        self.source = source
+
+    def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
+        return checked_scores(self.function(prompts, responses), len(responses), self.source)
+
+
+class HttpReward:
+    """POST {"prompts": [messages], "responses": [text]} -> {"rewards": [number]}."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
+        try:
+            body = {"prompts": list(prompts), "responses": list(responses)}
+            answer = httpx.post(self.url, json=body, timeout=HTTP_TIMEOUT_S).raise_for_status().json()
+            rewards = answer["rewards"]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise RewardError(f"{self.url}: {error}") from error
+        return checked_scores(rewards, len(responses), self.url)
+
+
+class ModelReward:
+    """A reward model: it scores apply_chat_template(prompt + response), nothing added, with its own tokenizer."""
+
+    def __init__(self, path: str, dtype: Dtype, batch: int) -> None:
+        self.model = load_scorer(path, resolve_dtype(dtype)).requires_grad_(False)
+        self.tokenizer = load_tokenizer(path)
+        self.batch = batch
+
+    def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
+        dialogues = [
+            [*prompt, {"role": "assistant", "content": response}]
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        tokens = [encode(self.tokenizer, render_dialogue(self.tokenizer, d)) for d in dialogues]  # type: ignore[arg-type]
+        scores = [0.0] * len(tokens)
+        # Rows of like length together: the least padding. Each score is the same in any company.
+        order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
+        for start in range(0, len(order), self.batch):
+            rows = order[start : start + self.batch]
+            for row, score in zip(rows, self._score([tokens[row] for row in rows]), strict=True):
+                scores[row] = score
+        return scores
+
+    @torch.no_grad()
+    def _score(self, tokens: list[list[int]]) -> list[float]:
+        values = score_tokens(self.model, tokens, self.tokenizer.pad_token_id)
+        return [float(value) for value in values]
+
+
+def score_tokens(model: object, tokens: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+    """Return a reward model's scores (B) at each row's last token: by its length, never by looking for padding."""
+    batch = make_batch([[] for _ in tokens], tokens, pad)
+    hidden_BSH = hidden_states(model, batch.tokens_BS)
+    last_B = batch.response_lengths_B - 1
+    states_BH = hidden_BSH[torch.arange(len(tokens)), last_B]
+    return inner_model(model).score(states_BH).squeeze(-1).float()  # type: ignore[no-any-return]
+
+
+def checked_scores(scores: object, expected: int, source: str) -> list[float]:
+    """Return scores as floats; raises RewardError where they are not `expected` finite numbers."""
+    if not isinstance(scores, list | tuple) or len(scores) != expected:
+        raise RewardError(f"{source}: {expected} numbers are needed")
+    values = []
+    for index, score in enumerate(scores):
+        if (
+            isinstance(score, bool)
+            or not isinstance(score, int | float)
+            or score != score
+            or abs(score) == float("inf")
+        ):
+            raise RewardError(f"{source}: score {index} is not a finite number: {score!r}")
+        values.append(float(score))
+    return values
