@@ -1,0 +1,46 @@
+"""Every write to prompts, tasks, assignments and judgments: the only place with the rules of annotation."""
+
+from feedback_app.annotation.services.judging import forget_answers, judgment_as_json, revise_judgment, submit_judgment
+from feedback_app.annotation.services.queue import ReservedTask, next_task
+from feedback_app.annotation.services.reservations import expire_reservations, renew, report, save_draft, skip
+from feedback_app.annotation.services.tasks import (
+    NewPrompt,
+    NewResponse,
+    NewTask,
+    archive_tasks,
+    create_prompts,
+    create_task,
+    create_tasks,
+    restore_tasks,
+    retire_untouched_tasks,
+    set_overlap,
+    set_priority,
+)
+from feedback_app.annotation.services.voiding import Voided, void_judgments
+
+__all__ = [
+    "NewPrompt",
+    "NewResponse",
+    "NewTask",
+    "ReservedTask",
+    "Voided",
+    "archive_tasks",
+    "create_prompts",
+    "create_task",
+    "create_tasks",
+    "expire_reservations",
+    "forget_answers",
+    "judgment_as_json",
+    "next_task",
+    "renew",
+    "report",
+    "restore_tasks",
+    "retire_untouched_tasks",
+    "revise_judgment",
+    "save_draft",
+    "set_overlap",
+    "set_priority",
+    "skip",
+    "submit_judgment",
+    "void_judgments",
+]

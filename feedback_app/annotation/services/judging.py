@@ -1,0 +1,280 @@
+"""Verdicts: stored exactly once, counted while a place is free, edited only by adding a revision."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.core.exceptions import PermissionDenied
+from django.db import connection, transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from feedback_app.accounts.models import User
+from feedback_app.annotation.errors import NotAssigned, VerdictDiffers, VerdictInvalid
+from feedback_app.annotation.models import Assignment, IdempotentAnswer, Judgment, JudgmentRevision, TaskResponse
+from feedback_app.annotation.services.reservations import HEARTBEAT_SECONDS, MEMBER
+from feedback_app.annotation.verdicts import Verdict, hash_body, parse_verdict, read_protocol
+from feedback_app.projects.selectors import role_in
+
+LONGEST_KEY = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """A task and its assignment, both locked, with what a verdict on them is checked against."""
+
+    project_id: int
+    free: bool
+    assignment_id: UUID
+    state: str
+    active_seconds: float
+    protocol: dict[str, Any]
+    kind: str
+    responses: list[UUID]
+
+
+# The task before its assignment, as everywhere; what is read beside them never changes.
+_LOCK = f"""
+SELECT t.project_id, t.overlap IS NULL OR t.reserved + t.counted < t.overlap, a.id, a.state,
+    a.active_seconds + least(%(bound)s, greatest(0, extract(epoch FROM now() - a.last_seen_at)))::float8,
+    protocol.spec, annotator.kind,
+    ARRAY(SELECT response_id FROM annotation_task_response WHERE task_id = t.id ORDER BY position)
+FROM annotation_task t
+JOIN annotation_assignment a ON a.task_id = t.id AND a.annotator_id = %(annotator)s
+JOIN accounts_user annotator ON annotator.id = a.annotator_id
+JOIN projects_protocol_version protocol ON protocol.id = a.protocol_id
+WHERE t.id = %(task)s AND {MEMBER}
+FOR NO KEY UPDATE OF t, a
+"""
+_STORE = """
+WITH stored AS (
+    INSERT INTO annotation_judgment (
+        id, assignment_id, project_id, task_id, annotator_id, origin, ranks, all_bad, strength, ratings, flags,
+        rewrites, rationale, lead_time, active_seconds, surplus, revision, body_sha256, created_at, updated_at,
+        void_reason)
+    VALUES (
+        %(id)s, %(assignment)s, %(project)s, %(task)s, %(annotator)s, %(origin)s, %(ranks)s::int2[], %(all_bad)s,
+        %(strength)s, %(ratings)s::jsonb, %(flags)s::jsonb, %(rewrites)s::jsonb, %(rationale)s, %(lead_time)s,
+        %(active_seconds)s, NOT %(counts)s, 1, %(body_sha256)s, %(at)s, %(at)s, '')
+), closed AS (
+    UPDATE annotation_assignment
+    SET state = 'submitted', active_seconds = %(active_seconds)s, draft = NULL, draft_saved_at = NULL
+    WHERE id = %(assignment)s
+)
+UPDATE annotation_task t
+SET reserved = t.reserved - %(held)s, counted = t.counted + 1,
+    open = t.open AND (t.overlap IS NULL OR t.reserved - %(held)s + t.counted + 1 < t.overlap)
+WHERE t.id = %(task)s AND %(counts)s
+"""
+
+
+@transaction.atomic
+def submit_judgment(
+    *, task_id: UUID, annotator: User, body: Mapping[str, Any], idempotency_key: str = ""
+) -> dict[str, Any]:
+    """Store a verdict on a task exactly once and return the API's judgment.
+
+    A repeat, by the Idempotency-Key or by the assignment itself, returns the first result. One that comes after its
+    reservation ended is counted while a place is free and stored as surplus otherwise. Locks the task, then its
+    assignment.
+
+    Raises:
+        NotAssigned: the annotator never had the task, or left the project.
+        VerdictInvalid: names the fields that the protocol does not take.
+        VerdictDiffers: another body was stored for the assignment or sent with the key.
+    """
+    place = _lock_place(task_id, annotator)
+    digest = hash_body(body)
+    request_digest = hash_body([str(task_id), digest]) if idempotency_key else ""
+    if idempotency_key and (first := _answered(annotator, idempotency_key, request_digest)) is not None:
+        return first
+    if place.state == Assignment.State.SUBMITTED:
+        answer = _repeat(place.assignment_id, digest, place.responses)
+    else:
+        answer = _store(task_id, annotator, place, body, digest)
+    if idempotency_key:
+        _remember(annotator, idempotency_key, request_digest, answer)
+    return answer
+
+
+def _lock_place(task_id: UUID, annotator: User) -> _Place:
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK, {"task": task_id, "annotator": annotator.pk, "bound": HEARTBEAT_SECONDS})
+        row = cursor.fetchone()
+    if row is None:
+        raise NotAssigned({"task": [_("No such task of yours.")]})
+    project_id, free, assignment_id, state, active_seconds, protocol, kind, responses = row
+    return _Place(
+        project_id=project_id, free=free, assignment_id=assignment_id, state=state, active_seconds=active_seconds,
+        protocol=_loaded(protocol), kind=kind, responses=responses,
+    )  # fmt: skip
+
+
+def _loaded(value: Any) -> Any:
+    # Django's connection leaves jsonb as text where no field of a model decodes it.
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _store(task_id: UUID, annotator: User, place: _Place, body: Mapping[str, Any], digest: str) -> dict[str, Any]:
+    responses = [str(response) for response in place.responses]
+    verdict = parse_verdict(body, protocol=read_protocol(place.protocol), responses=responses)
+    held = place.state == Assignment.State.RESERVED
+    identity, now = uuid4(), timezone.now()
+    values = {
+        "id": identity, "assignment": place.assignment_id, "project": place.project_id, "task": task_id,
+        "annotator": annotator.pk, "origin": _origin(place.kind), "ranks": verdict.ranks, "all_bad": verdict.all_bad,
+        "strength": verdict.strength, "ratings": json.dumps(verdict.ratings), "flags": json.dumps(verdict.flags),
+        "rewrites": json.dumps(verdict.rewrites), "rationale": verdict.rationale, "lead_time": verdict.lead_time,
+        "active_seconds": place.active_seconds, "counts": held or place.free, "held": int(held),
+        "body_sha256": digest, "at": now,
+    }  # fmt: skip
+    with connection.cursor() as cursor:
+        cursor.execute(_STORE, values)
+    return _as_json(
+        identity=identity, task_id=task_id, responses=responses, verdict=verdict, surplus=not values["counts"],
+        revision=1, created_at=now,
+    )  # fmt: skip
+
+
+def _origin(kind: str) -> str:
+    return str(Judgment.Origin.SIMULATED if kind == User.Kind.SIMULATED else Judgment.Origin.HUMAN)
+
+
+def _repeat(assignment_id: UUID, digest: str, responses: Sequence[UUID]) -> dict[str, Any]:
+    judgment = Judgment.objects.get(assignment_id=assignment_id)
+    if judgment.body_sha256 != digest:
+        raise VerdictDiffers({"assignment": [_("Another verdict is stored for this task; edit that one.")]})
+    return judgment_as_json(judgment=judgment, responses=[str(response) for response in responses])
+
+
+def _answered(annotator: User, key: str, request_digest: str) -> dict[str, Any] | None:
+    if len(key) > LONGEST_KEY or not key.isprintable():
+        raise VerdictInvalid({"Idempotency-Key": [_("at most 200 printable characters")]})
+    found = IdempotentAnswer.objects.filter(user=annotator, key=key).first()
+    if found is None:
+        return None
+    if found.request_sha256 != request_digest:
+        raise VerdictDiffers({"Idempotency-Key": [_("was sent with another request before")]})
+    body: dict[str, Any] = found.body
+    return body
+
+
+def _remember(annotator: User, key: str, request_digest: str, answer: dict[str, Any]) -> None:
+    # A request with the same key that is under way on another task is waited for here, and wins.
+    IdempotentAnswer.objects.bulk_create(
+        [IdempotentAnswer(user=annotator, key=key, request_sha256=request_digest, status=201, body=answer)],
+        ignore_conflicts=True,
+    )
+    _answered(annotator, key, request_digest)
+
+
+def forget_answers(*, older_than: timedelta = timedelta(days=7)) -> int:
+    """Delete remembered answers of old keys and return how many; the assignment itself still answers a repeat."""
+    return IdempotentAnswer.objects.filter(created_at__lt=timezone.now() - older_than).delete()[0]
+
+
+@transaction.atomic
+def revise_judgment(*, judgment_id: UUID, editor: User, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a new verdict in a judgment's place, keep the old one as a revision, and return the API's judgment.
+
+    The protocol is the one the judgment was made under. The same verdict again changes nothing. Locks the judgment.
+
+    Raises:
+        NotAssigned: there is no such judgment in a project of the editor's.
+        PermissionDenied: it is somebody else's.
+        VerdictDiffers: it was voided.
+        VerdictInvalid: names the fields that the protocol does not take.
+    """
+    judgment = (
+        Judgment.objects.select_for_update(no_key=True, of=("self",))
+        .select_related("assignment__protocol", "project")
+        .filter(pk=judgment_id)
+        .first()
+    )
+    if judgment is None or role_in(user=editor, project=judgment.project) is None:
+        raise NotAssigned({"judgment": [_("No such judgment of yours.")]})
+    if judgment.annotator_id != editor.pk:
+        raise PermissionDenied(_("Only its author edits a judgment."))
+    if judgment.voided_at is not None:
+        raise VerdictDiffers({"judgment": [_("This judgment was voided.")]})
+    responses = response_ids(judgment.task_id)
+    verdict = parse_verdict(body, protocol=read_protocol(judgment.assignment.protocol.spec), responses=responses)
+    if verdict != verdict_of(judgment):
+        _replace(judgment, verdict, responses, editor)
+    return judgment_as_json(judgment=judgment, responses=responses)
+
+
+def _replace(judgment: Judgment, verdict: Verdict, responses: Sequence[str], editor: User) -> None:
+    before = judgment_as_json(judgment=judgment, responses=responses)
+    JudgmentRevision.objects.create(
+        judgment=judgment,
+        revision=judgment.revision,
+        verdict={name: before[name] for name in _CONTENT},
+        replaced_by=editor,
+    )
+    for name in _CONTENT:
+        setattr(judgment, _attribute(name), getattr(verdict, _attribute(name)))
+    judgment.revision += 1
+    judgment.save(update_fields=[_attribute(name) for name in _CONTENT] + ["revision", "updated_at"])
+
+
+_CONTENT = ("ranking", "all_bad", "strength", "ratings", "flags", "rewrites", "rationale", "lead_time")
+
+
+def _attribute(name: str) -> str:
+    return "ranks" if name == "ranking" else name
+
+
+def response_ids(task_id: UUID) -> list[str]:
+    """Return the ids of a task's responses in canonical order."""
+    places = TaskResponse.objects.filter(task_id=task_id).order_by("position")
+    return [str(response) for response in places.values_list("response_id", flat=True)]
+
+
+def verdict_of(judgment: Judgment) -> Verdict:
+    """Return what a judgment says."""
+    return Verdict(
+        ranks=list(judgment.ranks), all_bad=judgment.all_bad, strength=judgment.strength, ratings=judgment.ratings,
+        flags=judgment.flags, rewrites=judgment.rewrites, rationale=judgment.rationale, lead_time=judgment.lead_time,
+    )  # fmt: skip
+
+
+def judgment_as_json(*, judgment: Judgment, responses: Sequence[str]) -> dict[str, Any]:
+    """Return the API's judgment; responses are the ids in canonical order."""
+    return _as_json(
+        identity=judgment.pk, task_id=judgment.task_id, responses=responses, verdict=verdict_of(judgment),
+        surplus=judgment.surplus, revision=judgment.revision, created_at=judgment.created_at,
+    )  # fmt: skip
+
+
+def _as_json(
+    *, identity: UUID, task_id: UUID, responses: Sequence[str], verdict: Verdict, surplus: bool, revision: int,
+    created_at: datetime,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "id": str(identity),
+        "task": str(task_id),
+        "ranking": tiers_of(verdict.ranks, responses),
+        "all_bad": verdict.all_bad,
+        "strength": verdict.strength,
+        "ratings": verdict.ratings,
+        "flags": verdict.flags,
+        "rewrites": verdict.rewrites,
+        "rationale": verdict.rationale,
+        "lead_time": verdict.lead_time,
+        "surplus": surplus,
+        "revision": revision,
+        "created_at": created_at.isoformat(),
+    }
+
+
+def tiers_of(ranks: Sequence[int | None], responses: Sequence[str]) -> list[list[str]]:
+    """Return ranks by canonical position as tiers of response ids, best first; unranked ones are left out."""
+    tiers: dict[int, list[str]] = {}
+    for response, rank in zip(responses, ranks, strict=False):
+        if rank is not None:
+            tiers.setdefault(rank, []).append(response)
+    return [tiers[rank] for rank in sorted(tiers)]

@@ -1,0 +1,177 @@
+"""The next task for an annotator: one short transaction that costs the same with a thousand tasks and a million."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.utils.translation import gettext as _
+
+from feedback_app.accounts.models import User
+from feedback_app.annotation.errors import MemberPaused
+from feedback_app.annotation.services.reservations import expire_reservations
+from feedback_app.projects.models import Project
+
+# A page judges one task and prefetches another.
+LIVE_AT_MOST = 2
+# An annotator's position is written once it is this far behind: passing the rows between costs less than writing.
+POSITION_SLACK = 16
+ABOVE_ALL = 32768
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReservedTask:
+    """What an annotator is shown: no model names, nothing from which they follow, responses in the shown order."""
+
+    id: UUID
+    assignment_id: UUID
+    expires_at: datetime
+    messages: list[dict[str, str]]
+    responses: list[dict[str, str]]
+    protocol: dict[str, Any]
+    draft: dict[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the API's task."""
+        return {
+            "id": str(self.id),
+            "assignment": {"id": str(self.assignment_id), "expires_at": self.expires_at.isoformat()},
+            "prompt": {"messages": self.messages},
+            "responses": self.responses,
+            "protocol": self.protocol,
+            "draft": self.draft,
+        }
+
+
+def next_task(*, project: Project, annotator: User, hold: Collection[UUID] = ()) -> ReservedTask | None:
+    """Return the annotator's oldest live reservation that is not in hold, or else reserve a task.
+
+    Highest priority first, then by position; never a task the annotator has had; two live reservations at most, so a
+    caller that holds two gets nothing. Takes the annotator's advisory lock, then one task's row lock.
+
+    Raises:
+        MemberPaused: the annotator is paused in this project.
+    """
+    if found := _answer(project, annotator, hold, _QUICK):
+        return found
+    # Before "nothing to do": places whose reservations ran out come back, and one scan of the whole queue finds what a
+    # position passed by: rows that were locked, or committed out of sequence. The sweep is a transaction of its own:
+    # the scan waits for row locks, and must hold none itself.
+    expire_reservations(project=project)
+    return _answer(project, annotator, hold, _WHOLE)
+
+
+@transaction.atomic
+def _answer(project: Project, annotator: User, hold: Collection[UUID], statement: str) -> ReservedTask | None:
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK, {"project": project.pk, "annotator": annotator.pk})
+        paused_at, reason = cursor.fetchone() or (None, "")
+        if paused_at is not None:
+            raise MemberPaused({"detail": [reason or _("You are paused in this project.")]})
+        values = {
+            "project": project.pk, "annotator": annotator.pk, "hold": list(hold), "below": ABOVE_ALL,
+            "live": LIVE_AT_MOST, "slack": POSITION_SLACK,
+        }  # fmt: skip
+        while True:
+            cursor.execute(statement, values)
+            priority, *row = cursor.fetchone()
+            if row[0] is not None:
+                return ReservedTask(**dict(zip(_COLUMNS, row, strict=True)))
+            if priority is None:
+                return None
+            values["below"] = priority  # nothing fit at this priority: the next lower one
+
+
+# One annotator's requests for work in one project come one after the other, so that two tabs never reserve three.
+# The lock is a statement of its own: the next one's snapshot must be younger than it.
+_LOCK = """
+SELECT m.paused_at, m.pause_reason
+FROM (SELECT pg_advisory_xact_lock((%(project)s %% 2147483648)::int, (%(annotator)s %% 2147483648)::int)) AS held
+LEFT JOIN projects_member m ON m.project_id = %(project)s AND m.user_id = %(annotator)s
+"""
+
+_COLUMNS = ("assignment_id", "id", "expires_at", "draft", "messages", "protocol", "responses")
+
+# `level` is the highest priority below %(below)s with an open task, and how far this annotator has come there.
+# `first_fit` is seen without locks: rows before it are had, or addressed to somebody else, for good, so the position
+# may move up to it, but past it only once this annotator has had it; rows after it may be locked or come back.
+# "had" is written as a scalar subquery because NOT EXISTS becomes an anti-join over all that the annotator ever had.
+_PICK = """
+WITH held AS MATERIALIZED (
+    SELECT a.id, a.created_at
+    FROM annotation_assignment a JOIN annotation_task t ON t.id = a.task_id
+    WHERE a.annotator_id = %(annotator)s AND a.state = 'reserved' AND a.expires_at > now()
+      AND t.project_id = %(project)s
+), again AS MATERIALIZED (
+    SELECT id FROM held WHERE NOT id = ANY(%(hold)s::uuid[]) ORDER BY created_at, id LIMIT 1
+), level AS MATERIALIZED (
+    SELECT t.priority, {start} AS start
+    FROM annotation_task t
+    WHERE t.project_id = %(project)s AND t.open AND t.priority < %(below)s
+      AND NOT EXISTS (SELECT FROM again) AND (SELECT count(*) FROM held) < %(live)s
+    ORDER BY t.priority DESC LIMIT 1
+), first_fit AS MATERIALIZED (
+    SELECT t.position
+    FROM annotation_task t
+    WHERE t.project_id = %(project)s AND t.open AND t.priority = (SELECT priority FROM level)
+      AND t.position > (SELECT start FROM level) AND {fit}
+    ORDER BY t.position LIMIT 1
+), picked AS MATERIALIZED (
+    SELECT t.id
+    FROM annotation_task t
+    WHERE t.project_id = %(project)s AND t.open AND t.priority = (SELECT priority FROM level)
+      AND t.position >= (SELECT position FROM first_fit) AND {fit}
+    ORDER BY t.position LIMIT 1 FOR NO KEY UPDATE OF t {locked}
+), taken AS (
+    UPDATE annotation_task t
+    SET reserved = t.reserved + 1, open = t.overlap IS NULL OR t.reserved + 1 + t.counted < t.overlap
+    FROM picked WHERE t.id = picked.id RETURNING t.id
+), moved AS (
+    INSERT INTO annotation_annotator_position (project_id, annotator_id, priority, position)
+    SELECT %(project)s, %(annotator)s, level.priority, first_fit.position - 1
+    FROM level, first_fit WHERE {move}
+    ON CONFLICT (project_id, annotator_id, priority) DO UPDATE SET position = excluded.position
+), given AS (
+    INSERT INTO annotation_assignment (
+        id, task_id, annotator_id, state, created_at, expires_at, shown_order, protocol_id, guidelines_id,
+        active_seconds, last_seen_at, reason)
+    SELECT gen_random_uuid(), taken.id, %(annotator)s, 'reserved', clock_timestamp(),
+        clock_timestamp() + make_interval(secs => p.reservation_seconds),
+        ARRAY(SELECT position FROM annotation_task_response WHERE task_id = taken.id ORDER BY random()),
+        p.protocol_id, p.guidelines_id, 0, clock_timestamp(), ''
+    FROM taken JOIN projects_project p ON p.id = %(project)s
+    RETURNING id, task_id, expires_at, draft, shown_order, protocol_id
+), answer AS (
+    SELECT * FROM given
+    UNION ALL
+    SELECT a.id, a.task_id, a.expires_at, a.draft, a.shown_order, a.protocol_id
+    FROM annotation_assignment a JOIN again ON again.id = a.id
+)
+SELECT level.priority, answer.id, answer.task_id, answer.expires_at, answer.draft, prompt.messages, protocol.spec,
+    (SELECT json_agg(json_build_object('id', r.id, 'text', r.text)
+                     ORDER BY array_position(answer.shown_order, tr.position))
+     FROM annotation_task_response tr JOIN annotation_response r ON r.id = tr.response_id
+     WHERE tr.task_id = answer.task_id)
+FROM (SELECT) AS always
+LEFT JOIN level ON true
+LEFT JOIN answer ON true
+LEFT JOIN annotation_task task ON task.id = answer.task_id
+LEFT JOIN annotation_prompt prompt ON prompt.id = task.prompt_id
+LEFT JOIN projects_protocol_version protocol ON protocol.id = answer.protocol_id
+"""
+_FIT = """(t.addressed_to_id IS NULL OR t.addressed_to_id = %(annotator)s)
+      AND (SELECT true FROM annotation_assignment a
+           WHERE a.task_id = t.id AND a.annotator_id = %(annotator)s) IS NOT TRUE"""
+_REMEMBERED = """coalesce((
+        SELECT seen.position FROM annotation_annotator_position seen
+        WHERE seen.project_id = %(project)s AND seen.annotator_id = %(annotator)s AND seen.priority = t.priority
+    ), 0)"""
+
+# From the remembered position, passing by what others have locked.
+_QUICK = _PICK.format(
+    start=_REMEMBERED, fit=_FIT, locked="SKIP LOCKED", move="first_fit.position - 1 > level.start + %(slack)s"
+)
+# From the very beginning, waiting for what others have locked, and putting the position right.
+_WHOLE = _PICK.format(start="0", fit=_FIT, locked="", move="true")

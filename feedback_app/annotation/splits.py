@@ -1,0 +1,94 @@
+"""Which side of train, validation and test a prompt stands on: decided by its words alone, and so for ever."""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+Message = Mapping[str, Any]
+Conversation = str | Sequence[Message]
+Split = Literal["train", "validation", "test"]
+
+# By the hash modulo ten: 80 % train, 10 % validation, 10 % test.
+_SIDES: tuple[Split, ...] = ("train",) * 8 + ("validation", "test")
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class ConversationError(ValueError):
+    """A prompt that is no conversation waiting for an answer; the message names the place."""
+
+
+def parse_conversation(prompt: object) -> list[dict[str, str]]:
+    """Return a prompt as a list of {"role", "content"}; plain text is a list of one user message.
+
+    Raises:
+        ConversationError: names the message that cannot be used.
+    """
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes) or not prompt:
+        raise ConversationError("prompt: a text, or a list of at least one message, is needed")
+    messages = [_parse_message(index, message) for index, message in enumerate(prompt)]
+    if messages[-1]["role"] == "assistant":
+        raise ConversationError(f"prompt[{len(messages) - 1}]: the last message is the assistant's already")
+    return messages
+
+
+def _parse_message(index: int, message: object) -> dict[str, str]:
+    if not isinstance(message, Mapping):
+        raise ConversationError(f'prompt[{index}]: an object {{"role", "content"}} is needed')
+    if unknown := sorted(set(message) - {"role", "content"}):
+        raise ConversationError(f"prompt[{index}].{unknown[0]}: unknown field")
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise ConversationError(f"prompt[{index}].role: one of {', '.join(ROLES)}")
+    if not isinstance(content, str) or not storable(content):
+        raise ConversationError(f"prompt[{index}].content: a text without NUL or lone surrogates is needed")
+    return {"role": str(role), "content": content}
+
+
+def storable(text: str) -> bool:
+    """Say whether PostgreSQL can keep a text: it knows no NUL, and UTF-8 no half of a surrogate pair."""
+    return "\x00" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def storable_json(value: object) -> bool:
+    """Say the same of everything inside a JSON value, keys too."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, Mapping):
+        return all(storable_json(key) and storable_json(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(storable_json(item) for item in value)
+    return True
+
+
+def normalise(text: str) -> str:
+    """Return a text as the hashes see it: NFKC, every run of white space one space, none at the ends."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def hash_root(conversation: Conversation) -> str:
+    """Return the SHA-256 (hex) of the conversation's root: its first message that is no system message.
+
+    A system prompt is shared by thousands of conversations, which would all fall on one side; what the user said first
+    is what makes two conversations one. A plain text equals a list of that one message.
+    """
+    if isinstance(conversation, str):
+        root = conversation
+    else:
+        roots = [message for message in conversation if message["role"] != "system"] or list(conversation)
+        root = str(roots[0]["content"])
+    return hashlib.sha256(normalise(root).encode()).hexdigest()
+
+
+def hash_conversation(messages: Sequence[Message]) -> str:
+    """Return the SHA-256 (hex) of the whole conversation, normalised: what makes it the same prompt."""
+    turns = [[message["role"], normalise(str(message["content"]))] for message in messages]
+    return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()
+
+
+def split_of(root_sha256: str) -> Split:
+    """Return the side that a root's hash stands on: its last decimal digit, 0-7, 8 or 9."""
+    return _SIDES[int(root_sha256, 16) % 10]
