@@ -1,7 +1,9 @@
 """Where rewards come from: a reward-model directory, an HTTP service, or a Python function of the operator's."""
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import httpx
 import torch
@@ -116,12 +118,7 @@ def checked_scores(scores: object, expected: int, source: str) -> list[float]:
         raise RewardError(f"{source}: {expected} numbers are needed")
     values = []
     for index, score in enumerate(scores):
-        if (
-            isinstance(score, bool)
-            or not isinstance(score, int | float)
-            or score != score
-            or abs(score) == float("inf")
-        ):
+        if isinstance(score, bool) or not isinstance(score, Real) or not math.isfinite(score):
             raise RewardError(f"{source}: score {index} is not a finite number: {score!r}")
         values.append(float(score))
     return values

@@ -1,0 +1,28 @@
+"""From rows to tokens: one way for every stage."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from training.models import encode, render_dialogue, render_prompt
+from training.records import CompletionRow
+
+
+def render_completions(
+    tokenizer: Any, rows: Sequence[CompletionRow], max_length: int
+) -> list[tuple[list[int], list[int]]]:
+    """Return (prompt tokens, completion tokens) of each row, cut to max_length: the prompt's beginning goes first.
+
+    The completion is what the chat template writes after the prompt, its end-of-turn token included.
+    """
+    return [_split(tokenizer, row, max_length) for row in rows]
+
+
+def _split(tokenizer: Any, row: CompletionRow, max_length: int) -> tuple[list[int], list[int]]:
+    prompt = render_prompt(tokenizer, row.prompt)
+    whole = render_dialogue(tokenizer, [*row.prompt, *row.completion])
+    if not whole.startswith(prompt):
+        raise ValueError("this chat template writes an answered prompt differently from an open one")
+    # Tokenised apart: a token across the border could not be generated from the prompt alone.
+    completion = encode(tokenizer, whole[len(prompt) :])[: max_length - 1]
+    kept = max_length - len(completion)
+    return encode(tokenizer, prompt)[-kept:], completion

@@ -1,0 +1,138 @@
+"""One rollout, scored: what PPO learns from (MOSS-RLHF's make_experiences)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.advantages import RunningMoments, gae, masked_mean, whiten
+from training.config import PPOConfig
+from training.losses import kl_estimate, token_entropy, token_logprobs
+from training.models import Batch
+from training.rollout import Rollout
+
+# Logits of this many tokens are held at once: over a vocabulary of 50,000 in float32 that is 100 MB.
+LOGITS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one forward pass of a policy says of a batch's response tokens."""
+
+    logprobs_BT: Tensor  # under the distribution that was sampled (temperature, nucleus)
+    full_logprobs_BT: Tensor  # under the whole distribution, at the same temperature: what KL is measured on
+    plain_logprobs_BT: Tensor  # at temperature 1: what perplexity is measured on
+    entropy_BT: Tensor
+
+
+def score_logits(logits_BTV: Tensor, tokens_BT: Tensor, config: PPOConfig, nucleus_BTV: Tensor | None) -> Scored:
+    """Return a pass's log-probabilities and entropies."""
+    full_BT = token_logprobs(logits_BTV, tokens_BT, config.temperature)
+    inside_BT = full_BT
+    if nucleus_BTV is not None:
+        inside_BT = token_logprobs(logits_BTV.masked_fill(~nucleus_BTV, -torch.inf), tokens_BT, config.temperature)
+    plain_BT = full_BT if config.temperature == 1 else token_logprobs(logits_BTV, tokens_BT)
+    return Scored(inside_BT, full_BT, plain_BT, token_entropy(logits_BTV, config.temperature))
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A scored rollout with its advantages; rows are left-aligned, cells outside mask_BT are 0."""
+
+    batch: Batch
+    old_logprobs_BT: Tensor
+    old_values_BT: Tensor
+    advantages_BT: Tensor
+    returns_BT: Tensor
+    mask_BT: Tensor
+    nucleus_BTV: Tensor | None
+
+    def select(self, rows: Sequence[int]) -> "Experience":
+        """Return a minibatch, padding cut to its longest row."""
+        batch = self.batch.select(rows)
+        index, t = torch.as_tensor(rows), batch.responses
+        return Experience(
+            batch,
+            self.old_logprobs_BT[index, :t],
+            self.old_values_BT[index, :t],
+            self.advantages_BT[index, :t],
+            self.returns_BT[index, :t],
+            self.mask_BT[index, :t],
+            None if self.nucleus_BTV is None else self.nucleus_BTV[index, :t],
+        )
+
+
+def shape_rewards(
+    scores_B: Tensor, rollout: Rollout, kl_BT: Tensor, kl_coef: float, moments: RunningMoments, config: PPOConfig
+) -> Tensor:
+    """Return per-token rewards (B, T): -kl_coef * KL on each token, and the score at each row's last token.
+
+    The score is scaled by the running standard deviation (and centred), then clipped: "reward normalisation and
+    clipping" of PPO-max (arXiv:2307.04964, section 5.3.1). The moments take this batch in first.
+    """
+    moments.update(scores_B)
+    shaped_B = scores_B.clone()
+    if config.reward_centring:
+        shaped_B = shaped_B - moments.mean
+    if config.reward_scaling:
+        shaped_B = shaped_B / moments.std
+    if config.reward_clip:
+        shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)
+    lengths_B = rollout.batch.response_lengths_B
+    shaped_B = shaped_B - config.missing_eos_penalty * (~rollout.ended_B) - config.length_penalty * lengths_B
+    rewards_BT = (-kl_coef * kl_BT).masked_fill(~rollout.batch.mask_BT, 0.0)
+    rewards_BT[torch.arange(len(scores_B)), lengths_B - 1] += shaped_B.to(rewards_BT.dtype)
+    return rewards_BT
+
+
+def make_experience(
+    rollout: Rollout, scored: Scored, values_BT: Tensor, rewards_BT: Tensor, config: PPOConfig
+) -> Experience:
+    """Return a rollout with advantages (whitened, clipped) and returns."""
+    mask_BT = rollout.batch.mask_BT
+    values_BT = values_BT.masked_fill(~mask_BT, 0.0)
+    advantages_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, config.gamma, config.lam)
+    if config.whiten_advantages:
+        advantages_BT = whiten(advantages_BT, mask_BT)
+    if config.advantage_clip:
+        advantages_BT = advantages_BT.clamp(-config.advantage_clip, config.advantage_clip)
+    return Experience(
+        rollout.batch,
+        scored.logprobs_BT.masked_fill(~mask_BT, 0.0),
+        values_BT,
+        advantages_BT,
+        returns_BT,
+        mask_BT,
+        rollout.nucleus_BTV,
+    )
+
+
+def token_kl(scored: Scored, reference_logprobs_BT: Tensor, config: PPOConfig) -> Tensor:
+    """Return each token's KL estimate against the reference."""
+    return kl_estimate(scored.full_logprobs_BT, reference_logprobs_BT, config.kl_estimator)
+
+
+def explained_variance(values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor) -> float:
+    """Return 1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 one that knows only the mean."""
+    errors = (returns_BT - values_BT)[mask_BT]
+    variance = float(returns_BT[mask_BT].var(unbiased=False))
+    return 1.0 - float(errors.var(unbiased=False)) / variance if variance > 0 else 0.0
+
+
+def rollout_metrics(rollout: Rollout, scored: Scored, scores_B: Tensor, kl_BT: Tensor) -> dict[str, float]:
+    """Return what the paper's section 5.2 watches, named as TRL names it."""
+    mask_BT = rollout.batch.mask_BT
+    drift = (rollout.logprobs_BT - scored.logprobs_BT.to(rollout.logprobs_BT.dtype)).abs()
+    return {
+        "objective/kl": float(kl_BT.masked_fill(~mask_BT, 0.0).sum(1).mean()),
+        "objective/scores": float(scores_B.mean()),
+        "objective/scores_std": float(scores_B.std(unbiased=False)),
+        "objective/scores_max": float(scores_B.max()),
+        "objective/scores_min": float(scores_B.min()),
+        "objective/entropy": float(masked_mean(scored.entropy_BT, mask_BT)),
+        "response/length": float(rollout.batch.response_lengths_B.double().mean()),
+        "response/eos_fraction": float(rollout.ended_B.double().mean()),
+        "response/perplexity": float(masked_mean(-scored.plain_logprobs_BT, mask_BT).exp()),
+        "rollout/logprob_drift": float(masked_mean(drift, mask_BT)),
+    }

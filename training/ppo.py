@@ -1,0 +1,305 @@
+"""PPO-max (arXiv:2307.04964): sample, score, and take a few clipped steps, again and again.
+
+Left out on purpose: asynchronous rollouts. An engine that cannot take new weights every update has no place here.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.advantages import RunningMoments, masked_mean
+from training.canary import write_canary
+from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
+from training.config import PPOConfig, is_directory_reward
+from training.critic import Critic, critic_lr, make_critic
+from training.data import render_completions
+from training.experience import (
+    Experience,
+    Scored,
+    explained_variance,
+    make_experience,
+    rollout_metrics,
+    score_logits,
+    shape_rewards,
+    token_kl,
+)
+from training.losses import (
+    clip_fraction,
+    clipped_policy_loss,
+    clipped_value_loss,
+    language_model_loss,
+    policy_ratio,
+)
+from training.models import (
+    Batch,
+    MasterWeights,
+    Reference,
+    add_lora,
+    check_plain_head,
+    encode,
+    load_causal,
+    load_tokenizer,
+    make_batch,
+    render_prompt,
+    resolve_dtype,
+    response_logits,
+    response_states,
+    save_model,
+    schedule_scale,
+)
+from training.records import PromptRow, read_completions, read_prompts
+from training.rewards import load_reward
+from training.rollout import Rollout, Sampling, sample_responses
+
+SCORING_BATCH = 16
+
+
+class PPO:
+    """The state of a run: policy, reference, critic, their optimisers, and the running moments of the reward."""
+
+    def __init__(self, config: PPOConfig) -> None:
+        self.config = config
+        dtype = resolve_dtype(config.dtype)
+        self.tokenizer = load_tokenizer(config.policy)
+        self.policy = load_causal(config.policy, dtype)
+        check_plain_head(self.policy)
+        if config.gradient_checkpointing:
+            self.policy.gradient_checkpointing_enable()
+        if config.lora_rank:
+            self.policy = add_lora(self.policy, config)
+        other = load_causal(config.reference, dtype) if config.reference else None
+        self.reference = Reference(self.policy, other)
+        self.critic: Critic = make_critic(config, self.policy)
+        self.reward = load_reward(config.reward, config.dtype)
+        rate = critic_lr(config)
+        policy_weights = list(self.policy.parameters())
+        self.policy_optimiser = MasterWeights([(policy_weights, config.lr)], config)
+        self.critic_optimiser = MasterWeights([(self.critic.parameters(), rate)], config)
+        self.prompts = self._usable_prompts(read_prompts(config.prompts))
+        self.ptx = self._ptx_rows() if config.ptx_coef else []
+        self.moments = RunningMoments()
+        self.kl_coef = config.kl_coef
+
+    def _usable_prompts(self, rows: Sequence[PromptRow]) -> list[tuple[PromptRow, list[int]]]:
+        """Render every prompt once; of one that is too long the last max_prompt_length tokens are kept."""
+        limit = self.config.max_prompt_length
+        return [(row, encode(self.tokenizer, render_prompt(self.tokenizer, row.prompt))[-limit:]) for row in rows]
+
+    def _ptx_rows(self) -> list[tuple[list[int], list[int]]]:
+        limit = self.config.max_prompt_length + self.config.response_length
+        return render_completions(self.tokenizer, read_completions(self.config.ptx), limit)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resume needs beside the config: all else follows from the number of updates done."""
+        return {
+            "policy": self.policy_optimiser.state(),
+            "critic": self.critic_optimiser.state(),
+            "moments": self.moments.state(),
+            "kl_coef": self.kl_coef,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what state() returned."""
+        self.policy_optimiser.load(state["policy"])
+        self.critic_optimiser.load(state["critic"])
+        self.moments.load(state["moments"])
+        self.kl_coef = state["kl_coef"]
+
+    def generator(self, update: int, purpose: int) -> torch.Generator:
+        """Return a source of chance that depends on the seed and the place alone: a resume needs to keep none."""
+        seed = (self.config.seed * 1_000_003 + update) * 8 + purpose
+        return torch.Generator().manual_seed(seed % 2**63)
+
+    def choose_prompts(self, update: int) -> list[tuple[PromptRow, list[int]]]:
+        """Return an update's prompts: each pass over all of them is a new shuffle, and no prompt is left out of it."""
+        size, count = self.config.rollout_batch, len(self.prompts)
+        chosen = []
+        for place in range(update * size, (update + 1) * size):
+            order = torch.randperm(count, generator=self.generator(place // count, 0))
+            chosen.append(self.prompts[int(order[place % count])])
+        return chosen
+
+    @torch.no_grad()
+    def score(self, rollout: Rollout) -> tuple[Scored, Tensor, Tensor]:
+        """Return the policy's pass, the reference's log-probabilities and the critic's values, all (B, T)."""
+        parts: list[tuple[Scored, Tensor, Tensor]] = []
+        total = rollout.batch.responses
+        for start in range(0, len(rollout.batch.tokens_BS), SCORING_BATCH):
+            rows = list(range(start, min(start + SCORING_BATCH, len(rollout.batch.tokens_BS))))
+            batch = rollout.batch.select(rows)
+            nucleus = None if rollout.nucleus_BTV is None else rollout.nucleus_BTV[rows, : batch.responses]
+            states_BTH = response_states(self.policy, batch)
+            logits_BTV = response_logits(self.policy, states_BTH)
+            scored = score_logits(logits_BTV, batch.response_tokens_BT, self.config, nucleus)
+            values_BT = self.critic.values(batch, states_BTH if self.critic.shares_trunk else None)
+            with self.reference.active() as reference:
+                logits_BTV = response_logits(reference, response_states(reference, batch))
+            from_reference = score_logits(logits_BTV, batch.response_tokens_BT, self.config, None).full_logprobs_BT
+            parts.append((scored, from_reference, values_BT))
+        return (
+            Scored(*(_joined([getattr(p[0], name) for p in parts], total) for name in Scored.__dataclass_fields__)),
+            _joined([p[1] for p in parts], total),
+            _joined([p[2] for p in parts], total),
+        )
+
+    def roll_out(self, update: int) -> tuple[Experience, dict[str, float], list[dict[str, Any]]]:
+        """Sample and score one batch; return what to learn from, its metrics, and its samples."""
+        config = self.config
+        chosen = self.choose_prompts(update)
+        sampling = Sampling(config.response_length, config.temperature, config.top_p)
+        tokens = [tokens for _, tokens in chosen]
+        rollout = sample_responses(self.policy, self.tokenizer, tokens, sampling, self.generator(update, 1))
+        texts = [self.tokenizer.decode(r, skip_special_tokens=True) for r in rollout.responses()]
+        scores_B = torch.tensor(self.reward([row.prompt for row, _ in chosen], texts), dtype=torch.float64)
+        scored, reference_BT, values_BT = self.score(rollout)
+        kl_BT = token_kl(scored, reference_BT, config)
+        rewards_BT = shape_rewards(scores_B, rollout, kl_BT, self.kl_coef, self.moments, config)
+        experience = make_experience(rollout, scored, values_BT, rewards_BT, config)
+        metrics = rollout_metrics(rollout, scored, scores_B, kl_BT)
+        metrics["objective/rlhf_reward"] = float(rewards_BT.sum(1).mean())
+        metrics["objective/kl_coef"] = self.kl_coef
+        metrics["critic/explained_variance"] = explained_variance(
+            experience.old_values_BT, experience.returns_BT, experience.mask_BT
+        )
+        samples = [
+            {"prompt": row.prompt, "response": text, "score": score}
+            for (row, _), text, score in zip(chosen, texts, scores_B.tolist(), strict=True)
+        ]
+        return experience, metrics, samples
+
+    def learn(self, experience: Experience, update: int) -> dict[str, float]:
+        """Take ppo_epochs passes over a rollout in minibatches; return the means of what was watched."""
+        history: list[dict[str, float]] = []
+        scale = schedule_scale(self.config, update, self.config.updates)
+        for epoch in range(self.config.ppo_epochs):
+            for rows in self._minibatches(len(experience.batch.tokens_BS), update, epoch):
+                history.append(self.step(experience.select(rows), scale, update))
+            if self.config.kl_stop and history[-1]["policy/approxkl_avg"] > self.config.kl_stop:
+                break
+        return {name: sum(entry[name] for entry in history) / len(history) for name in history[0]}
+
+    def _minibatches(self, count: int, update: int, epoch: int) -> Iterator[list[int]]:
+        order = torch.randperm(count, generator=self.generator(update * self.config.ppo_epochs + epoch, 2)).tolist()
+        for start in range(0, count, self.config.minibatch):
+            yield order[start : start + self.config.minibatch]
+
+    def step(self, part: Experience, scale: float, update: int) -> dict[str, float]:
+        """Take one optimiser step of policy and critic (arXiv:1707.06347, eq. 9); return what was watched."""
+        config = self.config
+        warming = update < config.critic_warmup
+        with torch.set_grad_enabled(not warming):
+            states_BTH = response_states(self.policy, part.batch)
+            logits_BTV = response_logits(self.policy, states_BTH)
+            scored = score_logits(logits_BTV, part.batch.response_tokens_BT, config, part.nucleus_BTV)
+        policy_loss = clipped_policy_loss(
+            scored.logprobs_BT, part.old_logprobs_BT, part.advantages_BT, part.mask_BT, config.clip
+        )
+        values_BT = self.critic.values(part.batch, states_BTH if self.critic.shares_trunk else None)
+        value_loss = clipped_value_loss(values_BT, part.old_values_BT, part.returns_BT, part.mask_BT, config.value_clip)
+        loss = (config.value_coef if self.critic.shares_trunk else 1.0) * value_loss
+        if not warming:
+            loss = loss + policy_loss
+            if config.entropy_coef:
+                loss = loss - config.entropy_coef * masked_mean(scored.entropy_BT, part.mask_BT)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.ptx and not warming:
+            self._add_ptx(update)
+        norms = (self.critic_optimiser.step(scale), 0.0 if warming else self.policy_optimiser.step(scale))
+        return self._watched(scored, part, policy_loss, value_loss, norms)
+
+    def _add_ptx(self, update: int) -> None:
+        """Add the gradient of the pretraining loss: what keeps the policy able to do what it could before."""
+        order = torch.randperm(len(self.ptx), generator=self.generator(update, 3))[: self.config.ptx_batch]
+        rows = [self.ptx[int(row)] for row in order]
+        batch = make_batch([p for p, _ in rows], [c for _, c in rows], self.tokenizer.pad_token_id)
+        logits_BTV = response_logits(self.policy, response_states(self.policy, batch))
+        loss = self.config.ptx_coef * language_model_loss(logits_BTV, batch.response_tokens_BT, batch.mask_BT)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def _watched(
+        self, scored: Scored, part: Experience, policy_loss: Tensor, value_loss: Tensor, norms: tuple[float, float]
+    ) -> dict[str, float]:
+        new_BT, old_BT, mask_BT = scored.logprobs_BT.detach(), part.old_logprobs_BT, part.mask_BT
+        return {
+            "loss/policy_avg": float(policy_loss.detach()),
+            "loss/value_avg": float(value_loss.detach()),
+            "policy/approxkl_avg": float(0.5 * masked_mean((new_BT - old_BT) ** 2, mask_BT)),
+            "policy/clipfrac_avg": float(clip_fraction(new_BT, old_BT, part.advantages_BT, mask_BT, self.config.clip)),
+            "val/ratio": float(masked_mean(policy_ratio(new_BT, old_BT), mask_BT)),
+            "critic/grad_norm": norms[0],
+            "policy/grad_norm": norms[1],
+        }
+
+    def adapt_kl(self, kl: float) -> None:
+        """Move the coefficient towards the KL target (arXiv:1909.08593, section 2.2), where there is one."""
+        if self.config.kl_target:
+            error = min(max(kl / self.config.kl_target - 1, -0.2), 0.2)
+            self.kl_coef *= 1 + 0.1 * error
+
+
+def _joined(parts: list[Tensor], width: int) -> Tensor:
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+
+
+def run(config: PPOConfig, output: OutputDirectory) -> None:
+    """Train a policy.
+
+    Raises:
+        ConfigError, DataError: something named in the config cannot be used.
+        Stopped: a signal came; the checkpoint is written.
+    """
+    prepare_process(config)
+    ppo = PPO(config)
+    first = 0
+    if (found := output.load_checkpoint()) is not None:
+        first, state = found
+        ppo.load(state)
+    metrics: dict[str, float] = {}
+    with stop_requests() as stop:
+        for update in range(first, config.updates):
+            metrics = _update(ppo, update, output)
+            output.log({"update": update + 1, "updates": config.updates, **metrics})
+            last = update + 1 == config.updates
+            if stop.received or (not last and (update + 1) % config.checkpoint_every == 0):
+                output.save_checkpoint(update + 1, ppo.state())
+            if stop.received and not last:
+                raise Stopped
+    save_model(ppo.policy, ppo.tokenizer, output.path)
+    write_canary(output.path)
+    parents = [config.policy, *([config.reward] if is_directory_reward(config.reward) else []), *config.parents]
+    output.finish(_last_line(output), data=[config.prompts, *filter(None, [config.ptx])], parents=parents)
+
+
+def _update(ppo: PPO, update: int, output: OutputDirectory) -> dict[str, float]:
+    began = time.perf_counter()
+    experience, metrics, samples = ppo.roll_out(update)
+    rolled = time.perf_counter()
+    metrics |= ppo.learn(experience, update)
+    ppo.adapt_kl(metrics["objective/kl"])
+    if (update + 1) % ppo.config.samples_every == 0 or update + 1 == ppo.config.updates:
+        _write_samples(output.path / "samples" / f"{update + 1:06d}.jsonl", samples)
+    ended = time.perf_counter()
+    tokens = float(experience.batch.response_lengths_B.sum())
+    return metrics | {
+        "time/rollout_s": rolled - began,
+        "time/update_s": ended - rolled,
+        "throughput/response_tokens_per_s": tokens / (ended - began),
+    }
+
+
+def _write_samples(path: Path, samples: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples), encoding="utf-8")
+
+
+def _last_line(output: OutputDirectory) -> dict[str, float]:
+    last: dict[str, float] = json.loads(output.progress.read_text(encoding="utf-8").splitlines()[-1])
+    return last
+
+
+__all__ = ["PPO", "Batch", "run"]
