@@ -1,0 +1,62 @@
+"""Reads of imports and dataset versions, for pages, API and commands alike."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+
+from feedback_app.datasets.models import DatasetVersion, ImportJob, RefusedRow
+from feedback_app.projects.models import Project
+
+FIRST_REFUSED = 10
+
+
+def imports_of(*, project: Project) -> QuerySet[ImportJob]:
+    """Return a project's imports, newest first."""
+    return ImportJob.objects.filter(project=project).select_related("requested_by")
+
+
+def refused_rows(*, job: ImportJob) -> QuerySet[RefusedRow]:
+    """Return what an import refused, by line."""
+    return RefusedRow.objects.filter(job=job)
+
+
+def import_as_json(*, job: ImportJob) -> dict[str, Any]:
+    """Return an import as the API shows it, with the first of its refused rows."""
+    return {
+        "id": str(job.pk),
+        "project": job.project.slug,
+        "format": job.format,
+        "file_name": job.file_name,
+        "state": job.state,
+        "rows_read": job.rows_read,
+        "rows_new": job.rows_new,
+        "rows_known": job.rows_known,
+        "rows_refused": job.rows_refused,
+        "bytes_total": job.bytes_total,
+        "bytes_read": job.bytes_read,
+        "error": job.error,
+        "refused": list(refused_rows(job=job).values("line", "reason")[:FIRST_REFUSED]),
+        "created_at": job.created_at.isoformat(),
+        "finished_at": job.finished_at.isoformat() if job.finished_at else None,
+    }
+
+
+def datasets_of(*, project: Project) -> QuerySet[DatasetVersion]:
+    """Return a project's dataset versions, newest first."""
+    return DatasetVersion.objects.filter(project=project).select_related("created_by")
+
+
+def dataset_as_json(*, version: DatasetVersion) -> dict[str, Any]:
+    """Return a dataset version as the API shows it."""
+    return {
+        "id": str(version.pk),
+        "project": version.project.slug,
+        "number": version.number,
+        "format": version.format,
+        "options": version.options,
+        "content_sha256": version.content_sha256,
+        "manifest": version.manifest,
+        "tainted_at": version.tainted_at.isoformat() if version.tainted_at else None,
+        "taint_reason": version.taint_reason,
+        "created_at": version.created_at.isoformat(),
+    }

@@ -1,0 +1,220 @@
+"""Import jobs: the row is the queue, a worker claims it by a lease, and every batch lands whole or not at all."""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from uuid import UUID
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import F, Q
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from feedback_app.accounts.models import User
+from feedback_app.accounts.services import record_audit
+from feedback_app.annotation.verdicts import read_protocol
+from feedback_app.datasets.formats import IMPORT_FORMATS
+from feedback_app.datasets.formats.base import FileRefused, RowRefused, SourceRow
+from feedback_app.datasets.loading import Loaded, Loader
+from feedback_app.datasets.models import ImportJob, RefusedRow
+from feedback_app.datasets.reading import RowReader
+from feedback_app.datasets.rows import Row, imported_protocol, parse_row
+from feedback_app.projects.models import Project
+from feedback_app.projects.protocols import Protocol
+
+BATCH = 1000
+# A batch's rows are held in memory at once: large ones make smaller batches.
+BATCH_CHARACTERS = 8 * 2**20
+LEASE = timedelta(seconds=120)
+# More lines of a report than anybody reads; the count goes on.
+MOST_REFUSED_KEPT = 100_000
+
+
+class LeaseLost(Exception):
+    """Another worker has taken the job over: this one writes nothing more."""
+
+
+def start_import(
+    *, project: Project, format: str, file_name: str, content: IO[bytes], requested_by: User | None
+) -> ImportJob:
+    """Keep a file and queue its import; the caller rings a worker, or calls run_import.
+
+    Raises:
+        ValidationError: the format is unknown or the project is archived.
+    """
+    if format not in IMPORT_FORMATS:
+        raise ValidationError({"format": [_("one of %(names)s") % {"names": ", ".join(IMPORT_FORMATS)}]})
+    if project.archived_at is not None:
+        raise ValidationError({"project": [_("is archived")]})
+    name = PurePosixPath(file_name.replace("\\", "/")).name[-200:] or "rows.jsonl"
+    job = ImportJob(project=project, format=format, file_name=name, requested_by=requested_by)
+    job.path = f"imports/{job.pk}"
+    path = file_of(job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("wb") as kept:
+            shutil.copyfileobj(content, kept, 2**20)
+        job.bytes_total = path.stat().st_size
+        with transaction.atomic():
+            job.save(force_insert=True)
+            record_audit(
+                actor=requested_by, action="import.start", subject=name, project_slug=project.slug,
+                detail={"format": format, "job": str(job.pk)},
+            )  # fmt: skip
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return job
+
+
+def file_of(job: ImportJob) -> Path:
+    """Return where the job's file is kept."""
+    return Path(settings.DATA_DIR) / job.path
+
+
+def waiting_imports() -> list[UUID]:
+    """Return the jobs that wait for a worker: queued ones, and running ones whose worker is gone."""
+    return list(ImportJob.objects.filter(_claimable()).values_list("pk", flat=True))
+
+
+def _claimable() -> Q:
+    state = ImportJob.State
+    return Q(state=state.QUEUED) | Q(state=state.RUNNING, lease_until__lt=timezone.now())
+
+
+def claim_import(*, job_id: UUID) -> ImportJob | None:
+    """Take a waiting job; None where another worker has it or it has ended."""
+    taken = ImportJob.objects.filter(_claimable(), pk=job_id).update(
+        state=ImportJob.State.RUNNING, fence=F("fence") + 1, lease_until=timezone.now() + LEASE
+    )
+    return ImportJob.objects.select_related("project__protocol").get(pk=job_id) if taken else None
+
+
+def run_import(*, job_id: UUID) -> ImportJob | None:
+    """Do a job to its end and return it; None where another worker has it.
+
+    A job taken over goes on after the last batch that landed. A file that cannot be read on ends as failed, with the
+    reason in the job; what landed before stands.
+    """
+    job = claim_import(job_id=job_id)
+    if job is None:
+        return None
+    try:
+        _import_all(job)
+    except LeaseLost:
+        return None
+    except FileRefused as error:
+        _finish(job, ImportJob.State.FAILED, str(error))
+    except Exception as error:
+        _finish(job, ImportJob.State.FAILED, f"{type(error).__name__}: {error}")
+        raise
+    else:
+        _finish(job, ImportJob.State.DONE)
+    return job
+
+
+def _import_all(job: ImportJob) -> None:
+    reader = RowReader(file_of(job), name=job.file_name)
+    rows = IMPORT_FORMATS[job.format](iter(reader))
+    protocol = project_protocol(job.project)
+    loader = Loader(project=job.project)
+    for batch in in_batches(islice(rows, job.rows_read, None)):
+        good, refused = parse_rows(batch, protocol)
+        with transaction.atomic():
+            loaded = loader.load(good)
+            loaded.refused += refused
+            _record(job, read=len(batch), loaded=loaded, bytes_read=reader.bytes_read)
+
+
+def project_protocol(project: Project) -> Protocol:
+    """Return the protocol that imported verdicts of a project must fit."""
+    if project.protocol is None:
+        raise ValidationError({"project": [_("has no protocol")]})
+    return imported_protocol(read_protocol(project.protocol.spec))
+
+
+def in_batches(rows: Iterator[SourceRow]) -> Iterator[list[SourceRow]]:
+    """Group rows by number and size; a file that breaks off gives up what it had first, then the reason."""
+    batch: list[SourceRow] = []
+    size = 0
+    try:
+        for row in rows:
+            batch.append(row)
+            size += _weight(row.value)
+            if len(batch) >= BATCH or size >= BATCH_CHARACTERS:
+                yield batch
+                batch, size = [], 0
+    except FileRefused:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _weight(value: Any) -> int:
+    """Return about how many characters a row holds, as far as two levels show."""
+    if not isinstance(value, dict):
+        return 0
+    parts = [part for field in value.values() for part in (field if isinstance(field, list) else [field])]
+    texts = [text for part in parts for text in (part.values() if isinstance(part, dict) else [part])]
+    return sum(len(text) for text in texts if isinstance(text, str))
+
+
+def parse_rows(batch: Iterable[SourceRow], protocol: Protocol) -> tuple[list[Row], list[tuple[int, str]]]:
+    """Return the rows that can be stored, and the line and reason of each that cannot."""
+    good, refused = [], []
+    for source in batch:
+        if source.problem:
+            refused.append((source.line, source.problem))
+            continue
+        try:
+            good.append(parse_row(source.line, source.value, protocol=protocol))
+        except RowRefused as error:
+            refused.append((source.line, str(error)))
+    return good, refused
+
+
+def _record(job: ImportJob, *, read: int, loaded: Loaded, bytes_read: int) -> None:
+    """Write a batch's outcome beside its rows, in their transaction; only the newest fence writes."""
+    room = max(0, MOST_REFUSED_KEPT - job.rows_refused)
+    RefusedRow.objects.bulk_create(
+        RefusedRow(job=job, line=line, reason=reason[:1000]) for line, reason in sorted(loaded.refused)[:room]
+    )
+    written = ImportJob.objects.filter(pk=job.pk, fence=job.fence).update(
+        rows_read=F("rows_read") + read,
+        rows_new=F("rows_new") + loaded.new,
+        rows_known=F("rows_known") + loaded.known,
+        rows_refused=F("rows_refused") + len(loaded.refused),
+        bytes_read=bytes_read,
+        lease_until=timezone.now() + LEASE,
+    )
+    if not written:
+        raise LeaseLost
+    job.rows_refused += len(loaded.refused)
+
+
+def _finish(job: ImportJob, state: ImportJob.State, error: str = "") -> None:
+    with transaction.atomic():
+        changes: dict[str, Any] = {"state": state, "error": error, "finished_at": timezone.now(), "lease_until": None}
+        if state == ImportJob.State.DONE:
+            changes["bytes_read"] = F("bytes_total")
+        if not ImportJob.objects.filter(pk=job.pk, fence=job.fence).update(**changes):
+            return
+        job.refresh_from_db()
+        record_audit(
+            actor=job.requested_by, action=f"import.{state}", subject=job.file_name, project_slug=job.project.slug,
+            detail={"job": str(job.pk), "new": job.rows_new, "refused": job.rows_refused, "error": error[:300]},
+        )  # fmt: skip
+    file_of(job).unlink(missing_ok=True)
+
+
+def rows_as_file(rows: Iterable[Any]) -> bytes:
+    """Return rows of a JSON request as the JSON lines that an import reads."""
+    return b"".join(json.dumps(row, ensure_ascii=True).encode() + b"\n" for row in rows)
