@@ -1,5 +1,16 @@
 """API addresses of the annotation app, below /api/v1/."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from feedback_app.annotation import api
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("projects/<slug:slug>/tasks/next/", api.NextTaskView.as_view(), name="tasks_next"),
+    path("projects/<slug:slug>/quality/", api.QualityView.as_view(), name="quality"),
+    path("tasks/<uuid:task_id>/draft/", api.DraftView.as_view(), name="tasks_draft"),
+    path("tasks/<uuid:task_id>/renew/", api.RenewView.as_view(), name="tasks_renew"),
+    path("tasks/<uuid:task_id>/skip/", api.SkipView.as_view(), name="tasks_skip"),
+    path("tasks/<uuid:task_id>/report/", api.ReportView.as_view(), name="tasks_report"),
+    path("tasks/<uuid:task_id>/judgments/", api.JudgmentsView.as_view(), name="judgments_submit"),
+    path("judgments/<uuid:judgment_id>/", api.JudgmentView.as_view(), name="judgments_revise"),
+]

@@ -35,13 +35,9 @@ class Verdict:
 
 
 @lru_cache(maxsize=1024)
-def _protocol_of(spec: str) -> Protocol:
+def read_protocol(spec: str) -> Protocol:
+    """Return the protocol of a stored version's JSON text; reading the same text twice costs a look-up."""
     return parse_protocol(json.loads(spec))
-
-
-def read_protocol(spec: Mapping[str, Any]) -> Protocol:
-    """Return the protocol of a stored version's spec; reading the same one twice costs a look-up."""
-    return _protocol_of(json.dumps(spec, sort_keys=True))
 
 
 def hash_body(data: object) -> str:

@@ -17,6 +17,7 @@ from feedback_app.annotation.errors import NotAssigned, VerdictDiffers, VerdictI
 from feedback_app.annotation.models import Assignment, IdempotentAnswer, Judgment, JudgmentRevision, TaskResponse
 from feedback_app.annotation.services.reservations import HEARTBEAT_SECONDS, MEMBER
 from feedback_app.annotation.verdicts import Verdict, hash_body, parse_verdict, read_protocol
+from feedback_app.projects.protocols import parse_protocol
 from feedback_app.projects.selectors import role_in
 
 LONGEST_KEY = 200
@@ -31,7 +32,7 @@ class _Place:
     assignment_id: UUID
     state: str
     active_seconds: float
-    protocol: dict[str, Any]
+    protocol: str
     kind: str
     responses: list[UUID]
 
@@ -39,8 +40,8 @@ class _Place:
 # The task before its assignment, as everywhere; what is read beside them never changes.
 _LOCK = f"""
 SELECT t.project_id, t.overlap IS NULL OR t.reserved + t.counted < t.overlap, a.id, a.state,
-    a.active_seconds + least(%(bound)s, greatest(0, extract(epoch FROM now() - a.last_seen_at)))::float8,
-    protocol.spec, annotator.kind,
+    a.active_seconds + least(%(bound)s, greatest(0, extract(epoch FROM clock_timestamp() - a.last_seen_at)))::float8,
+    protocol.spec::text, annotator.kind,
     ARRAY(SELECT response_id FROM annotation_task_response WHERE task_id = t.id ORDER BY position)
 FROM annotation_task t
 JOIN annotation_assignment a ON a.task_id = t.id AND a.annotator_id = %(annotator)s
@@ -109,13 +110,8 @@ def _lock_place(task_id: UUID, annotator: User) -> _Place:
     project_id, free, assignment_id, state, active_seconds, protocol, kind, responses = row
     return _Place(
         project_id=project_id, free=free, assignment_id=assignment_id, state=state, active_seconds=active_seconds,
-        protocol=_loaded(protocol), kind=kind, responses=responses,
+        protocol=protocol, kind=kind, responses=responses,
     )  # fmt: skip
-
-
-def _loaded(value: Any) -> Any:
-    # Django's connection leaves jsonb as text where no field of a model decodes it.
-    return json.loads(value) if isinstance(value, str) else value
 
 
 def _store(task_id: UUID, annotator: User, place: _Place, body: Mapping[str, Any], digest: str) -> dict[str, Any]:
@@ -201,7 +197,7 @@ def revise_judgment(*, judgment_id: UUID, editor: User, body: Mapping[str, Any])
     if judgment.voided_at is not None:
         raise VerdictDiffers({"judgment": [_("This judgment was voided.")]})
     responses = response_ids(judgment.task_id)
-    verdict = parse_verdict(body, protocol=read_protocol(judgment.assignment.protocol.spec), responses=responses)
+    verdict = parse_verdict(body, protocol=parse_protocol(judgment.assignment.protocol.spec), responses=responses)
     if verdict != verdict_of(judgment):
         _replace(judgment, verdict, responses, editor)
     return judgment_as_json(judgment=judgment, responses=responses)

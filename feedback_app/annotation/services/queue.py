@@ -149,7 +149,8 @@ WITH held AS MATERIALIZED (
     SELECT a.id, a.task_id, a.expires_at, a.draft, a.shown_order, a.protocol_id
     FROM annotation_assignment a JOIN again ON again.id = a.id
 )
-SELECT level.priority, answer.id, answer.task_id, answer.expires_at, answer.draft, prompt.messages, protocol.spec,
+SELECT level.priority, answer.id, answer.task_id, answer.expires_at, answer.draft::json,
+    prompt.messages::json, protocol.spec::json,
     (SELECT json_agg(json_build_object('id', r.id, 'text', r.text)
                      ORDER BY array_position(answer.shown_order, tr.position))
      FROM annotation_task_response tr JOIN annotation_response r ON r.id = tr.response_id

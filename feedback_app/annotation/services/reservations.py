@@ -61,11 +61,11 @@ def _touch(task_id: UUID, annotator: User, also: str, values: dict[str, Any], *,
         cursor.execute(
             f"""
             UPDATE annotation_assignment a
-            SET last_seen_at = now(),
-                expires_at = CASE WHEN a.state = 'reserved'
-                                  THEN now() + make_interval(secs => p.reservation_seconds) ELSE a.expires_at END,
+            SET last_seen_at = clock_timestamp(),
+                expires_at = CASE WHEN a.state = 'reserved' THEN clock_timestamp()
+                    + make_interval(secs => p.reservation_seconds) ELSE a.expires_at END,
                 active_seconds = a.active_seconds
-                    + least(%(bound)s, greatest(0, extract(epoch FROM now() - a.last_seen_at)))
+                    + least(%(bound)s, greatest(0, extract(epoch FROM clock_timestamp() - a.last_seen_at)))
                 {also}
             FROM annotation_task t
             JOIN projects_project p ON p.id = t.project_id
