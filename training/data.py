@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from training.models import encode, render_dialogue, render_prompt
+from torch import Tensor
+
+from training.advantages import masked_mean
+from training.head import state_logprobs
+from training.models import Batch, encode, output_weight, render_dialogue, render_prompt, response_states
 from training.records import CompletionRow
 
 
@@ -26,3 +30,10 @@ def _split(tokenizer: Any, row: CompletionRow, max_length: int) -> tuple[list[in
     completion = encode(tokenizer, whole[len(prompt) :])[: max_length - 1]
     kept = max_length - len(completion)
     return encode(tokenizer, prompt)[-kept:], completion
+
+
+def completion_loss(model: Any, batch: Batch) -> Tensor:
+    """Return the mean negative log-likelihood of a batch's completions, its prompts not counted."""
+    states_BTH = response_states(model, batch)
+    logprobs_BT = state_logprobs(states_BTH, output_weight(model), batch.response_tokens_BT, batch.mask_BT)
+    return -masked_mean(logprobs_BT, batch.mask_BT)

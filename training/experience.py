@@ -8,12 +8,10 @@ from torch import Tensor
 
 from training.advantages import RunningMoments, gae, masked_mean, whiten
 from training.config import PPOConfig
-from training.losses import kl_estimate, token_entropy, token_logprobs
+from training.head import state_entropies, state_logprobs
+from training.losses import kl_estimate
 from training.models import Batch
 from training.rollout import Rollout
-
-# Logits of this many tokens are held at once: over a vocabulary of 50,000 in float32 that is 100 MB.
-LOGITS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -26,14 +24,16 @@ class Scored:
     entropy_BT: Tensor
 
 
-def score_logits(logits_BTV: Tensor, tokens_BT: Tensor, config: PPOConfig, nucleus_BTV: Tensor | None) -> Scored:
-    """Return a pass's log-probabilities and entropies."""
-    full_BT = token_logprobs(logits_BTV, tokens_BT, config.temperature)
+def score_states(states_BTH: Tensor, weight_VH: Tensor, batch: Batch, config: PPOConfig, nucleus_BTV: Tensor | None
+                 ) -> Scored:  # fmt: skip
+    """Return a pass's log-probabilities and entropies, from its response states and the output embeddings."""
+    tokens_BT, mask_BT = batch.response_tokens_BT, batch.mask_BT
+    full_BT = state_logprobs(states_BTH, weight_VH, tokens_BT, mask_BT, config.temperature)
     inside_BT = full_BT
     if nucleus_BTV is not None:
-        inside_BT = token_logprobs(logits_BTV.masked_fill(~nucleus_BTV, -torch.inf), tokens_BT, config.temperature)
-    plain_BT = full_BT if config.temperature == 1 else token_logprobs(logits_BTV, tokens_BT)
-    return Scored(inside_BT, full_BT, plain_BT, token_entropy(logits_BTV, config.temperature))
+        inside_BT = state_logprobs(states_BTH, weight_VH, tokens_BT, mask_BT, config.temperature, nucleus_BTV)
+    plain_BT = full_BT if config.temperature == 1 else state_logprobs(states_BTH, weight_VH, tokens_BT, mask_BT)
+    return Scored(inside_BT, full_BT, plain_BT, state_entropies(states_BTH, weight_VH, mask_BT, config.temperature))
 
 
 @dataclass(frozen=True)

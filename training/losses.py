@@ -72,8 +72,3 @@ def kl_estimate(logprobs_BT: Tensor, reference_logprobs_BT: Tensor, estimator: s
     if estimator == "k3":
         return log_ratio_BT.exp() - 1 - log_ratio_BT
     raise ValueError(f"kl_estimator: one of k1, k2, k3, not {estimator!r}")
-
-
-def language_model_loss(logits_BTV: Tensor, tokens_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the mean negative log-likelihood of the tokens under the mask: pretraining, SFT and ptx alike."""
-    return -masked_mean(token_logprobs(logits_BTV, tokens_BT), mask_BT)

@@ -166,6 +166,11 @@ def response_logits(model: Any, states_BTH: Tensor) -> Tensor:
     return cast(Tensor, inner_model(model).get_output_embeddings()(states_BTH))
 
 
+def output_weight(model: Any) -> Tensor:
+    """Return the output embeddings (V, H)."""
+    return cast(Tensor, inner_model(model).get_output_embeddings().weight)
+
+
 @torch.no_grad()
 def check_plain_head(model: Any) -> None:
     """Raise ConfigError where a model's logits are not its output embeddings of the last hidden states.
@@ -177,6 +182,8 @@ def check_plain_head(model: Any) -> None:
     theirs = inner_model(model)(input_ids=tokens_BS, use_cache=False).logits
     if not torch.allclose(ours.float(), theirs.float(), atol=1e-2, rtol=1e-2):
         raise ConfigError(f"policy: {type(inner_model(model)).__name__} changes its logits after the head")
+    if getattr(inner_model(model).get_output_embeddings(), "bias", None) is not None:
+        raise ConfigError(f"policy: {type(inner_model(model)).__name__} has a bias on its head")
 
 
 def add_lora(model: Any, config: OptimiserConfig) -> Any:

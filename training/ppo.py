@@ -17,23 +17,24 @@ from training.canary import write_canary
 from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
 from training.config import PPOConfig, is_directory_reward
 from training.critic import Critic, critic_lr, make_critic
-from training.data import render_completions
+from training.data import completion_loss, render_completions
 from training.experience import (
     Experience,
     Scored,
     explained_variance,
     make_experience,
     rollout_metrics,
-    score_logits,
+    score_states,
     shape_rewards,
     token_kl,
 )
+from training.head import state_logprobs
 from training.losses import (
     clip_fraction,
     clipped_policy_loss,
     clipped_value_loss,
-    language_model_loss,
     policy_ratio,
+    token_entropy,
 )
 from training.models import (
     Batch,
@@ -45,6 +46,7 @@ from training.models import (
     load_causal,
     load_tokenizer,
     make_batch,
+    output_weight,
     render_prompt,
     resolve_dtype,
     response_logits,
@@ -134,12 +136,16 @@ class PPO:
             batch = rollout.batch.select(rows)
             nucleus = None if rollout.nucleus_BTV is None else rollout.nucleus_BTV[rows, : batch.responses]
             states_BTH = response_states(self.policy, batch)
-            logits_BTV = response_logits(self.policy, states_BTH)
-            scored = score_logits(logits_BTV, batch.response_tokens_BT, self.config, nucleus)
+            scored = score_states(states_BTH, output_weight(self.policy), batch, self.config, nucleus)
             values_BT = self.critic.values(batch, states_BTH if self.critic.shares_trunk else None)
             with self.reference.active() as reference:
-                logits_BTV = response_logits(reference, response_states(reference, batch))
-            from_reference = score_logits(logits_BTV, batch.response_tokens_BT, self.config, None).full_logprobs_BT
+                from_reference = state_logprobs(
+                    response_states(reference, batch),
+                    output_weight(reference),
+                    batch.response_tokens_BT,
+                    batch.mask_BT,
+                    self.config.temperature,
+                )
             parts.append((scored, from_reference, values_BT))
         return (
             Scored(*(_joined([getattr(p[0], name) for p in parts], total) for name in Scored.__dataclass_fields__)),
@@ -194,10 +200,16 @@ class PPO:
         warming = update < config.critic_warmup
         with torch.set_grad_enabled(not warming):
             states_BTH = response_states(self.policy, part.batch)
-            logits_BTV = response_logits(self.policy, states_BTH)
-            scored = score_logits(logits_BTV, part.batch.response_tokens_BT, config, part.nucleus_BTV)
+            logprobs_BT = state_logprobs(
+                states_BTH,
+                output_weight(self.policy),
+                part.batch.response_tokens_BT,
+                part.mask_BT,
+                config.temperature,
+                part.nucleus_BTV,
+            )
         policy_loss = clipped_policy_loss(
-            scored.logprobs_BT, part.old_logprobs_BT, part.advantages_BT, part.mask_BT, config.clip
+            logprobs_BT, part.old_logprobs_BT, part.advantages_BT, part.mask_BT, config.clip
         )
         values_BT = self.critic.values(part.batch, states_BTH if self.critic.shares_trunk else None)
         value_loss = clipped_value_loss(values_BT, part.old_values_BT, part.returns_BT, part.mask_BT, config.value_clip)
@@ -205,26 +217,27 @@ class PPO:
         if not warming:
             loss = loss + policy_loss
             if config.entropy_coef:
-                loss = loss - config.entropy_coef * masked_mean(scored.entropy_BT, part.mask_BT)
+                logits_BTV = response_logits(self.policy, states_BTH)
+                entropy_BT = token_entropy(logits_BTV, config.temperature)
+                loss = loss - config.entropy_coef * masked_mean(entropy_BT, part.mask_BT)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.ptx and not warming:
             self._add_ptx(update)
         norms = (self.critic_optimiser.step(scale), 0.0 if warming else self.policy_optimiser.step(scale))
-        return self._watched(scored, part, policy_loss, value_loss, norms)
+        return self._watched(logprobs_BT.detach(), part, policy_loss, value_loss, norms)
 
     def _add_ptx(self, update: int) -> None:
         """Add the gradient of the pretraining loss: what keeps the policy able to do what it could before."""
         order = torch.randperm(len(self.ptx), generator=self.generator(update, 3))[: self.config.ptx_batch]
         rows = [self.ptx[int(row)] for row in order]
         batch = make_batch([p for p, _ in rows], [c for _, c in rows], self.tokenizer.pad_token_id)
-        logits_BTV = response_logits(self.policy, response_states(self.policy, batch))
-        loss = self.config.ptx_coef * language_model_loss(logits_BTV, batch.response_tokens_BT, batch.mask_BT)
+        loss = self.config.ptx_coef * completion_loss(self.policy, batch)
         loss.backward()  # type: ignore[no-untyped-call]
 
     def _watched(
-        self, scored: Scored, part: Experience, policy_loss: Tensor, value_loss: Tensor, norms: tuple[float, float]
+        self, new_BT: Tensor, part: Experience, policy_loss: Tensor, value_loss: Tensor, norms: tuple[float, float]
     ) -> dict[str, float]:
-        new_BT, old_BT, mask_BT = scored.logprobs_BT.detach(), part.old_logprobs_BT, part.mask_BT
+        old_BT, mask_BT = part.old_logprobs_BT, part.mask_BT
         return {
             "loss/policy_avg": float(policy_loss.detach()),
             "loss/value_avg": float(value_loss.detach()),

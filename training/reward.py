@@ -1,0 +1,294 @@
+"""A reward model from preference rows: a language model whose last token's state becomes one number."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
+from training.config import RewardConfig
+from training.models import (
+    MasterWeights,
+    add_lora,
+    encode,
+    load_scorer,
+    load_tokenizer,
+    model_directory,
+    render_dialogue,
+    resolve_dtype,
+    save_model,
+    schedule_scale,
+)
+from training.ranking import expected_calibration_error, pairwise_loss
+from training.records import DataError, PreferenceRow, read_preferences
+from training.rewards import score_tokens
+from training.statistics import mean_interval
+
+# Margins of the export are from 0 to 1; Llama 2's large ones (1 for a slight preference, 3 for a strong one) are these.
+MARGIN_SCALE = 3.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference row as tokens."""
+
+    chosen: list[int]
+    rejected: list[int]
+    margin: float | None
+    weight: float
+    prompt_id: str
+
+    @property
+    def length(self) -> int:
+        return max(len(self.chosen), len(self.rejected))
+
+
+def tokenize_pairs(tokenizer: Any, rows: Sequence[PreferenceRow], max_length: int) -> list[Pair]:
+    """Return rows as tokens; of a dialogue that is too long the beginning goes, so that the answers stay."""
+
+    def tokens(answer: Any, row: PreferenceRow) -> list[int]:
+        return encode(tokenizer, render_dialogue(tokenizer, [*row.prompt, *answer]))[-max_length:]
+
+    return [
+        Pair(tokens(row.chosen, row), tokens(row.rejected, row), row.margin, row.weight, row.prompt_id) for row in rows
+    ]
+
+
+def split_by_prompt(rows: Sequence[PreferenceRow], share: float) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
+    """Return (train, validation): whole prompts go to one side, by a hash, so that no validation prompt is trained on.
+
+    Where chance gives one side nothing, its nearest prompt by hash is moved there.
+    """
+    places = {row.prompt_id: _place(row.prompt_id) for row in rows}
+    ordered = sorted(places, key=lambda prompt: places[prompt])
+    if len(ordered) < 2:
+        raise DataError("train: rows of two prompts at least are needed to split validation off; or give validation")
+    held = {prompt for prompt in ordered if places[prompt] < share} or {ordered[0]}
+    if len(held) == len(ordered):
+        held.discard(ordered[-1])
+    return [row for row in rows if row.prompt_id not in held], [row for row in rows if row.prompt_id in held]
+
+
+def _place(prompt_id: str) -> float:
+    return int.from_bytes(hashlib.sha256(prompt_id.encode()).digest()[:8], "big") / 2**64
+
+
+class RewardTraining:
+    """The state of a run: the model, its optimiser, and the best weights so far by validation loss."""
+
+    def __init__(self, config: RewardConfig) -> None:
+        self.config = config
+        self.tokenizer = load_tokenizer(config.model)
+        self.model = load_scorer(config.model, resolve_dtype(config.dtype))
+        self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        if not _was_scorer(config.model):
+            # From zero: the first scores are equal, and what the head learns owes nothing to a random start.
+            nn.init.zeros_(self.model.score.weight)
+        if config.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()
+        if config.lora_rank:
+            self.model = add_lora(self.model, config)
+        self.optimiser = MasterWeights([(list(self.model.parameters()), config.lr)], config)
+        rows = read_preferences(config.train)
+        if config.validation:
+            train, held = rows, read_preferences(config.validation)
+        else:
+            train, held = split_by_prompt(rows, config.validation_share)
+        self.train = tokenize_pairs(self.tokenizer, train, config.max_length)
+        self.held = tokenize_pairs(self.tokenizer, held, config.max_length)
+        self.held_rows = held
+        self.best_loss, self.best_step, self.worse = float("inf"), 0, 0
+        self.best: list[Tensor] = []
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.train) // self.config.batch)
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.config.epochs
+
+    def batch_at(self, step: int) -> list[Pair]:
+        """Return a step's pairs: each epoch a new shuffle by the seed, batches of like length within it."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        generator = torch.Generator().manual_seed(self.config.seed * 7919 + epoch)
+        shuffled = [self.train[int(i)] for i in torch.randperm(len(self.train), generator=generator)]
+        # Sorting within windows of eight batches saves most of the padding and keeps the order random.
+        window = self.config.batch * 8
+        ordered = [
+            pair
+            for start in range(0, len(shuffled), window)
+            for pair in sorted(shuffled[start : start + window], key=lambda pair: pair.length)
+        ]
+        batches = [ordered[i : i + self.config.batch] for i in range(0, len(ordered), self.config.batch)]
+        order = torch.randperm(len(batches), generator=generator)
+        return batches[int(order[place])]
+
+    def scores(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+        """Return (chosen, rejected) scores (B) from one forward pass over both."""
+        tokens = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+        scores_2B = score_tokens(self.model, tokens, self.tokenizer.pad_token_id)
+        return scores_2B[: len(pairs)], scores_2B[len(pairs) :]
+
+    def loss(self, pairs: Sequence[Pair], chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
+        """Return a batch's loss: weighted pairwise losses, and the squared sum that keeps scores near 0 (eq. 2 of
+        arXiv:2312.09244)."""
+        config = self.config
+        margin_B = None
+        if config.use_margin:
+            margin_B = MARGIN_SCALE * torch.tensor([pair.margin or 0.0 for pair in pairs])
+        weights_B = torch.tensor([pair.weight if config.use_weight else 1.0 for pair in pairs])
+        losses_B = pairwise_loss(chosen_B, rejected_B, margin_B, config.label_smoothing)
+        loss = (weights_B * losses_B).sum() / weights_B.sum().clamp(min=1e-8)
+        if config.centre_coef:
+            loss = loss + config.centre_coef * ((chosen_B + rejected_B) ** 2).mean()
+        return loss
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take one optimiser step; return what was watched."""
+        pairs = self.batch_at(step)
+        chosen_B, rejected_B = self.scores(pairs)
+        loss = self.loss(pairs, chosen_B, rejected_B)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self.optimiser.step(schedule_scale(self.config, step, self.steps))
+        return {
+            "loss/reward": float(loss.detach()),
+            "reward/train_accuracy": float((chosen_B > rejected_B).double().mean()),
+            "reward/margin": float((chosen_B - rejected_B).detach().mean()),
+            "grad_norm": norm,
+        }
+
+    @torch.no_grad()
+    def held_scores(self) -> tuple[Tensor, Tensor]:
+        """Return (chosen, rejected) scores of the validation pairs, in their order."""
+        chosen_N, rejected_N = torch.zeros(len(self.held)), torch.zeros(len(self.held))
+        order = sorted(range(len(self.held)), key=lambda i: self.held[i].length)
+        for start in range(0, len(order), self.config.batch):
+            rows = order[start : start + self.config.batch]
+            chosen_N[rows], rejected_N[rows] = self.scores([self.held[i] for i in rows])
+        return chosen_N, rejected_N
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Score the validation pairs; remember the weights where they are the best so far."""
+        chosen_N, rejected_N = self.held_scores()
+        loss = float(pairwise_loss(chosen_N, rejected_N).mean())
+        if loss < self.best_loss:
+            self.best_loss, self.best_step, self.worse = loss, step, 0
+            self.best = [master.detach().clone() for _, master in self.optimiser.pairs]
+        else:
+            self.worse += 1
+        return {"loss/validation": loss, "reward/accuracy": float((chosen_N > rejected_N).double().mean())}
+
+    def restore_best(self) -> None:
+        """Put the best weights back."""
+        with torch.no_grad():
+            for (parameter, master), kept in zip(self.optimiser.pairs, self.best, strict=True):
+                master.copy_(kept)
+                if parameter is not master:
+                    parameter.copy_(kept)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "optimiser": self.optimiser.state(), "best": self.best, "best_loss": self.best_loss,
+            "best_step": self.best_step, "worse": self.worse,
+        }  # fmt: skip
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.optimiser.load(state["optimiser"])
+        self.best, self.best_loss = state["best"], state["best_loss"]
+        self.best_step, self.worse = state["best_step"], state["worse"]
+
+
+def _was_scorer(path: str) -> bool:
+    from transformers import AutoConfig
+
+    architectures = AutoConfig.from_pretrained(model_directory(path)).architectures or []
+    return any(name.endswith("SequenceClassification") for name in architectures)
+
+
+def run(config: RewardConfig, output: OutputDirectory) -> None:
+    """Train a reward model and keep the best by validation loss.
+
+    Raises:
+        ConfigError, DataError: something named in the config cannot be used.
+        Stopped: a signal came; the checkpoint is written.
+    """
+    prepare_process(config)
+    training = RewardTraining(config)
+    first = 0
+    if (found := output.load_checkpoint()) is not None:
+        first, state = found
+        training.load(state)
+    every = max(1, training.steps_per_epoch // config.evaluations)
+    with stop_requests() as stop:
+        for step in range(first, training.steps):
+            if training.worse >= config.patience:
+                break
+            line: dict[str, Any] = {"update": step + 1, "updates": training.steps, **training.step(step)}
+            last = step + 1 == training.steps
+            if (step + 1) % every == 0 or last:
+                line |= training.validate(step + 1)
+            output.log(line)
+            if stop.received or (not last and (step + 1) % config.checkpoint_every == 0):
+                output.save_checkpoint(step + 1, training.state())
+            if stop.received and not last:
+                raise Stopped
+    training.restore_best()
+    save_model(training.model, training.tokenizer, output.path)
+    metrics = report(training)
+    output.finish(
+        metrics, data=[config.train, *filter(None, [config.validation])], parents=[config.model, *config.parents]
+    )
+
+
+def report(training: RewardTraining) -> dict[str, Any]:
+    """Return what is known of the kept model on the validation pairs, beside the rule "the longer answer wins"."""
+    chosen_N, rejected_N = training.held_scores()
+    groups = [pair.prompt_id for pair in training.held]
+    metrics: dict[str, Any] = accuracy_metrics(chosen_N, rejected_N, groups)
+    longer = [longer_wins(row) for row in training.held_rows]
+    metrics["reward/length_rule"] = sum(longer) / len(longer)
+    metrics["reward/by_strength"] = _by_strength(training.held, chosen_N, rejected_N)
+    both = torch.cat([chosen_N, rejected_N])
+    return metrics | {
+        "loss/validation": float(pairwise_loss(chosen_N, rejected_N).mean()),
+        "reward/score_mean": float(both.mean()),
+        "reward/score_std": float(both.std(unbiased=False)),
+        "n/train_pairs": len(training.train),
+        "n/validation_pairs": len(training.held),
+        "n/validation_prompts": len(set(groups)),
+        "best_step": training.best_step,
+        "steps": training.steps,
+    }
+
+
+def accuracy_metrics(
+    chosen_N: Tensor, rejected_N: Tensor, groups: Sequence[str], draws: int = 1000
+) -> dict[str, float]:
+    """Return accuracy with its interval over prompts, and calibration; equal scores count half."""
+    right_N = (chosen_N > rejected_N).double() + 0.5 * (chosen_N == rejected_N).double()
+    mean, low, high = mean_interval(right_N.tolist(), groups, draws=draws)
+    probabilities_N = torch.sigmoid((chosen_N - rejected_N).abs())
+    return {
+        "reward/accuracy": mean,
+        "reward/accuracy_low": low,
+        "reward/accuracy_high": high,
+        "reward/ece": expected_calibration_error(probabilities_N, right_N),
+    }
+
+
+def longer_wins(row: PreferenceRow) -> float:
+    """Return 1 where the chosen answer is the longer one in characters, 0 where it is the shorter, 0.5 where equal."""
+    chosen, rejected = (sum(len(m["content"]) for m in side) for side in (row.chosen, row.rejected))
+    return 0.5 if chosen == rejected else float(chosen > rejected)
+
+
+def _by_strength(pairs: Sequence[Pair], chosen_N: Tensor, rejected_N: Tensor) -> dict[str, dict[str, float]]:
+    table: dict[str, list[float]] = {}
+    for pair, right in zip(pairs, (chosen_N > rejected_N).double().tolist(), strict=True):
+        name = "unknown" if pair.margin is None else f"{pair.margin:.2f}"
+        table.setdefault(name, []).append(right)
+    return {name: {"accuracy": sum(rows) / len(rows), "n": len(rows)} for name, rows in sorted(table.items())}
