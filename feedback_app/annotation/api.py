@@ -40,7 +40,7 @@ KEY = OpenApiParameter(
 SIMULATED = OpenApiParameter(
     "simulated",
     bool,
-    description="true: simulated judgments; false: real ones; left out: real ones where there are any",
+    description="true: simulated judgments; false: real ones; left out: real ones if there are any",
 )
 
 

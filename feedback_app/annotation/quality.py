@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from math import isnan
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import krippendorff
@@ -141,7 +141,7 @@ def _summarise(
     }
 
 
-def _alpha(counts: Iterable[Sequence[int]], level: str) -> float | None:
+def _alpha(counts: Iterable[Sequence[int]], level: Literal["nominal", "ordinal"]) -> float | None:
     """Return Krippendorff's alpha of (units, categories) counts; None where fewer than two values can be compared."""
     comparable = [row for row in counts if sum(row) >= 2]
     used = [sum(column) > 0 for column in zip(*comparable, strict=True)]

@@ -119,7 +119,7 @@ def _store(task_id: UUID, annotator: User, place: _Place, body: Mapping[str, Any
     verdict = parse_verdict(body, protocol=read_protocol(place.protocol), responses=responses)
     held = place.state == Assignment.State.RESERVED
     identity, now = uuid4(), timezone.now()
-    values = {
+    values: dict[str, Any] = {
         "id": identity, "assignment": place.assignment_id, "project": place.project_id, "task": task_id,
         "annotator": annotator.pk, "origin": _origin(place.kind), "ranks": verdict.ranks, "all_bad": verdict.all_bad,
         "strength": verdict.strength, "ratings": json.dumps(verdict.ratings), "flags": json.dumps(verdict.flags),

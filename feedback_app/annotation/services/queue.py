@@ -70,7 +70,7 @@ def _answer(project: Project, annotator: User, hold: Collection[UUID], statement
         paused_at, reason = cursor.fetchone() or (None, "")
         if paused_at is not None:
             raise MemberPaused({"detail": [reason or _("You are paused in this project.")]})
-        values = {
+        values: dict[str, Any] = {
             "project": project.pk, "annotator": annotator.pk, "hold": list(hold), "below": ABOVE_ALL,
             "live": LIVE_AT_MOST, "slack": POSITION_SLACK,
         }  # fmt: skip
