@@ -145,9 +145,7 @@ def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
         line += taken.count("\n")
 
 
-def _next_item(
-    decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, line: int
-) -> tuple[Any, str, str]:
+def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, line: int) -> tuple[Any, str, str]:
     """Return the item at the buffer's start, what follows it, and its text; reads on, doubling, until it is whole."""
     while True:
         try:

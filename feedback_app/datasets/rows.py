@@ -236,4 +236,3 @@ def _check_storable(where: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise RowRefused(f"{where}: holds half a surrogate pair") from None
-

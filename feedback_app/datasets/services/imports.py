@@ -18,7 +18,6 @@ from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
-from feedback_app.annotation.verdicts import read_protocol
 from feedback_app.datasets.formats import IMPORT_FORMATS
 from feedback_app.datasets.formats.base import FileRefused, RowRefused, SourceRow
 from feedback_app.datasets.loading import Loaded, Loader
@@ -26,7 +25,7 @@ from feedback_app.datasets.models import ImportJob, RefusedRow
 from feedback_app.datasets.reading import RowReader
 from feedback_app.datasets.rows import Row, imported_protocol, parse_row
 from feedback_app.projects.models import Project
-from feedback_app.projects.protocols import Protocol
+from feedback_app.projects.protocols import Protocol, parse_protocol
 
 BATCH = 1000
 # A batch's rows are held in memory at once: large ones make smaller batches.
@@ -136,7 +135,7 @@ def project_protocol(project: Project) -> Protocol:
     """Return the protocol that imported verdicts of a project must fit."""
     if project.protocol is None:
         raise ValidationError({"project": [_("has no protocol")]})
-    return imported_protocol(read_protocol(project.protocol.spec))
+    return imported_protocol(parse_protocol(project.protocol.spec))
 
 
 def in_batches(rows: Iterator[SourceRow]) -> Iterator[list[SourceRow]]:

@@ -24,7 +24,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project")
-        parser.add_argument("file", help="JSON lines, a JSON array, CSV or Parquet, packed with gzip or not; - is standard input")
+        parser.add_argument(
+            "file", help="JSON lines, a JSON array, CSV or Parquet, packed with gzip or not; - is standard input"
+        )
         parser.add_argument("--format", default="judged", choices=list(IMPORT_FORMATS))
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -44,9 +46,7 @@ class Command(BaseCommand):
         try:
             with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as content:
                 name = "rows.jsonl" if file == "-" else Path(file).name
-                job = start_import(
-                    project=project, format=format, file_name=name, content=content, requested_by=None
-                )
+                job = start_import(project=project, format=format, file_name=name, content=content, requested_by=None)
         except OSError as error:
             raise CommandError(f"{file}: {error.strerror}") from error
         except ValidationError as error:

@@ -1,0 +1,79 @@
+"""A format's rows of a project, one JSON line each, with the split they stand on."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import pyarrow
+from django.db.models import Max
+
+from feedback_app.datasets.exporting.options import ExportOptions, OptionsError
+from feedback_app.datasets.exporting.pairs import PairRules, rating_span
+from feedback_app.datasets.exporting.source import ExportTask, stream_tasks
+from feedback_app.datasets.formats.exports import EXPORT_FORMATS, ExportFormat
+from feedback_app.projects.models import Project, ProtocolVersion
+from feedback_app.projects.protocols import parse_protocol
+from feedback_app.serving.models import PolicyVersion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """An export that is ready to run: its format, the split it takes and its rules."""
+
+    project: Project
+    format: ExportFormat
+    split: str
+    rules: PairRules
+    attributes: tuple[str, ...]
+
+    @property
+    def schema(self) -> pyarrow.Schema:
+        """The columns of the file."""
+        return self.format.schema
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield (split, JSON line) for every row, the rows of a prompt together."""
+        for tasks in self.prompts():
+            split = tasks[0].split
+            for line in self.format.lines(tasks, self.rules):
+                yield split, line
+
+    def prompts(self) -> Iterator[list[ExportTask]]:
+        """Yield the judged tasks of each prompt."""
+        tasks = stream_tasks(project=self.project, split=self.split, options=self.rules.options)
+        for _, group in groupby(tasks, key=attrgetter("prompt_id")):
+            yield list(group)
+
+
+def prepare_export(*, project: Project, format: str, options: ExportOptions) -> Export:
+    """Return an export of a project; raises OptionsError where the format is unknown."""
+    if format not in EXPORT_FORMATS:
+        raise OptionsError("format", f"one of {', '.join(EXPORT_FORMATS)}")
+    chosen = EXPORT_FORMATS[format]
+    bounds = attribute_bounds(project)
+    newest = PolicyVersion.objects.filter(project=project).aggregate(newest=Max("number"))["newest"]
+    rules = PairRules(
+        options=options, rating_span=rating_span(bounds, options.rating_weights), newest_policy=newest or 0
+    )
+    split = options.split or chosen.default_split
+    return Export(project=project, format=chosen, split=split, rules=rules, attributes=tuple(bounds))
+
+
+def attribute_bounds(project: Project) -> dict[str, tuple[int, int]]:
+    """Return (minimum, maximum) of every attribute that any version of the project's protocol has had."""
+    bounds: dict[str, tuple[int, int]] = {}
+    for spec in ProtocolVersion.objects.filter(project=project).order_by("number").values_list("spec", flat=True):
+        for attribute in parse_protocol(spec).attributes:
+            low, high = bounds.get(attribute.key, (attribute.minimum, attribute.maximum))
+            bounds[attribute.key] = (min(low, attribute.minimum), max(high, attribute.maximum))
+    return bounds
+
+
+def iter_preferences(*, project: Project, options: ExportOptions | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the preference export's rows as objects: rankings and ratings both give pairs, by the options."""
+    export = prepare_export(project=project, format="preference", options=options or ExportOptions())
+    for _, line in export.lines():
+        yield json.loads(line)

@@ -1,0 +1,122 @@
+"""JSON lines into files of a type: as they are, as typed Parquet, or as CSV that no spreadsheet takes for a formula."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import pyarrow
+import pyarrow.json
+import pyarrow.parquet
+
+FILE_TYPES = {
+    "jsonl": "application/jsonl",
+    "parquet": "application/vnd.apache.parquet",
+    "csv": "text/csv; charset=utf-8",
+}
+# Rows of one piece: of a response's chunk and of a Parquet row group alike.
+PIECE = 1000
+# Spreadsheets run a cell that begins with one of these (OWASP, CSV injection); a quote before it makes it text.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def write_pieces(
+    lines: Iterable[str], *, file_type: str, schema: pyarrow.Schema, as_text: tuple[str, ...] = ()
+) -> Iterator[bytes]:
+    """Yield a file's bytes piece by piece, of JSON lines that fit the schema."""
+    rows = iter(lines)
+    if file_type == "jsonl":
+        while piece := list(islice(rows, PIECE)):
+            yield ("\n".join(piece) + "\n").encode()
+    elif file_type == "parquet":
+        yield from _parquet_pieces(rows, schema, as_text)
+    else:
+        yield from _csv_pieces(rows, schema)
+
+
+def _parquet_pieces(rows: Iterator[str], schema: pyarrow.Schema, as_text: tuple[str, ...]) -> Iterator[bytes]:
+    sink = _Drain()
+    with pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
+        while piece := list(islice(rows, PIECE)):
+            writer.write_table(_table(piece, schema, as_text), row_group_size=PIECE)
+            if taken := sink.take():
+                yield taken
+    if taken := sink.take():
+        yield taken
+
+
+def _table(piece: list[str], schema: pyarrow.Schema, as_text: tuple[str, ...]) -> pyarrow.Table:
+    if as_text:
+        values = [_with_texts(json.loads(line), as_text) for line in piece]
+        return pyarrow.Table.from_pylist(values, schema=schema)
+    content = "\n".join(piece).encode()
+    return pyarrow.json.read_json(
+        io.BytesIO(content),
+        read_options=pyarrow.json.ReadOptions(block_size=len(content) + 1, use_threads=False),
+        parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+    ).select(schema.names)
+
+
+def _with_texts(value: Any, as_text: tuple[str, ...]) -> Any:
+    """Return a value with every object under one of the names written as JSON text."""
+    if isinstance(value, dict):
+        return {
+            name: json.dumps(part, ensure_ascii=False) if name in as_text else _with_texts(part, as_text)
+            for name, part in value.items()
+        }
+    return [_with_texts(part, as_text) for part in value] if isinstance(value, list) else value
+
+
+def _csv_pieces(rows: Iterator[str], schema: pyarrow.Schema) -> Iterator[bytes]:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(schema.names)
+    while True:
+        for line in (piece := list(islice(rows, PIECE))):
+            values = json.loads(line)
+            writer.writerow([csv_cell(values.get(name)) for name in schema.names])
+        if taken := text.getvalue():
+            yield taken.encode()
+        if not piece:
+            return
+        text.seek(0)
+        text.truncate()
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value as a CSV cell: lists and objects as JSON, texts made safe from being run as formulas."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+        return f"'{value}"
+    return value
+
+
+class _Drain(io.RawIOBase):
+    """A file for a writer, emptied as it fills, so that a file of any size passes through in little memory."""
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+        self._length = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._held.append(bytes(data))
+        self._length += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._length
+
+    def take(self) -> bytes:
+        taken = b"".join(self._held)
+        self._held.clear()
+        return taken
