@@ -129,7 +129,7 @@ class Loader:
 
     def _store_prompts(self, rows: Iterable[Row]) -> tuple[dict[str, str], set[int]]:
         """Return the prompts' ids by content, and the lines that brought a new one."""
-        first = {}
+        first: dict[str, Row] = {}
         for row in rows:
             first.setdefault(row.content_sha256, row)
         if not first:

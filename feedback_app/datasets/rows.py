@@ -55,7 +55,7 @@ class Row:
 
     @property
     def identity_sha256(self) -> str:
-        """What makes the row the same row again: its external_id, or else its prompt and ordered (text, model) pairs."""
+        """What makes it the same row again: its external_id, or else its prompt and ordered (text, model) pairs."""
         known_by = ["external_id", self.external_id] if self.external_id else ["content", self.content]
         return hashlib.sha256(json.dumps(known_by, ensure_ascii=False).encode()).hexdigest()
 

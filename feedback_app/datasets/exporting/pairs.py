@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations, islice, pairwise
 
 from feedback_app.datasets.exporting.options import WITHOUT_MERIT, ExportOptions
 from feedback_app.datasets.exporting.source import TRUNCATED, ExportJudgment, ExportTask
@@ -136,7 +136,7 @@ def _chosen_pairs(scores: Mapping[int, float], which: str) -> list[tuple[int, in
     """Return (better, worse) places, the widest apart first; ties make none."""
     tiers = sorted(set(scores.values()), reverse=True)
     if which == "adjacent":
-        wanted = set(zip(tiers, tiers[1:], strict=False))
+        wanted = set(pairwise(tiers))
     elif which == "best_worst":
         wanted = {(tiers[0], tiers[-1])} if len(tiers) > 1 else set()
     else:

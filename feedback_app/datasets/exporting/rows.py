@@ -48,8 +48,12 @@ class Export:
             yield list(group)
 
 
-def prepare_export(*, project: Project, format: str, options: ExportOptions) -> Export:
-    """Return an export of a project; raises OptionsError where the format is unknown."""
+def prepare_export(*, project: Project, format: str, options: ExportOptions, split: str = "") -> Export:
+    """Return an export of a project, of the split given, or else the options', or else the format's own.
+
+    Raises:
+        OptionsError: the format is unknown.
+    """
     if format not in EXPORT_FORMATS:
         raise OptionsError("format", f"one of {', '.join(EXPORT_FORMATS)}")
     chosen = EXPORT_FORMATS[format]
@@ -58,7 +62,7 @@ def prepare_export(*, project: Project, format: str, options: ExportOptions) -> 
     rules = PairRules(
         options=options, rating_span=rating_span(bounds, options.rating_weights), newest_policy=newest or 0
     )
-    split = options.split or chosen.default_split
+    split = split or options.split or chosen.default_split
     return Export(project=project, format=chosen, split=split, rules=rules, attributes=tuple(bounds))
 
 

@@ -4,7 +4,7 @@ A single statement is also a single snapshot: what is exported is what stood at 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +124,7 @@ def stream_tasks(*, project: Project, split: str, options: ExportOptions) -> Ite
                 yield task
 
 
-def _stream_lines(project: Project, split: str, options: ExportOptions) -> Iterator[str]:
+def _stream_lines(project: Project, split: str, options: ExportOptions) -> Generator[str, None, None]:
     query, values = _filtered(project, split, options)
     with connection.cursor() as cursor, cursor.copy(query, values) as copy:
         # A message is a row. JSON escapes every control character itself, so COPY has only backslashes left to double.

@@ -37,7 +37,7 @@ def write_pieces(
 
 
 def _parquet_pieces(rows: Iterator[str], schema: pyarrow.Schema, as_text: tuple[str, ...]) -> Iterator[bytes]:
-    sink = _Drain()
+    sink = Drain()
     with pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
         while piece := list(islice(rows, PIECE)):
             writer.write_table(_table(piece, schema, as_text), row_group_size=PIECE)
@@ -98,7 +98,7 @@ def csv_cell(value: Any) -> Any:
     return value
 
 
-class _Drain(io.RawIOBase):
+class Drain(io.RawIOBase):
     """A file for a writer, emptied as it fills, so that a file of any size passes through in little memory."""
 
     def __init__(self) -> None:

@@ -51,12 +51,7 @@ def as_object(value: Any) -> dict[str, Any]:
 
 def json_type(value: Any) -> str:
     """Return what JSON calls the type of a value."""
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a text",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-    }
+    if isinstance(value, bool):
+        return "true or false"
+    names = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number"}
     return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -70,8 +70,8 @@ def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
         responses = ", ".join(map(_response, task.responses))
         judgments = ", ".join(map(_judgment, task.judgments))
         yield (
-            f'{{"id": "{task.id}", "external_id": {external}, "prompt_id": "{task.prompt_id}", "split": "{task.split}", '
-            f'"language": "{task.language}", "prompt": {task.messages_json}, "responses": [{responses}], '
+            f'{{"id": "{task.id}", "external_id": {external}, "prompt_id": "{task.prompt_id}", '
+            f'"split": "{task.split}", "language": "{task.language}", "prompt": {task.messages_json}, "responses": [{responses}], '
             f'"judgments": [{judgments}]}}'
         )
 

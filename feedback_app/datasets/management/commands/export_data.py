@@ -15,7 +15,7 @@ from feedback_app.projects.models import Project
 
 
 class Command(BaseCommand):
-    help = "Export a project: prints the number of rows. A trainer's format holds the train split unless --split says otherwise."
+    help = "Export a project and print the number of rows; a trainer's file is the train split alone, unless --split."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project")

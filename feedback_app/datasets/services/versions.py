@@ -1,0 +1,222 @@
+"""Dataset versions: an export frozen in a folder, hashed, and told how to be made again."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import IO, Any
+from zipfile import ZIP_DEFLATED, ZipFile
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Max
+from django.utils.translation import gettext as _
+
+from feedback_app.accounts.models import User
+from feedback_app.accounts.services import record_audit
+from feedback_app.datasets.exporting.options import SPLITS, ExportOptions, OptionsError, parse_options
+from feedback_app.datasets.exporting.rows import Export, prepare_export
+from feedback_app.datasets.exporting.source import ExportTask
+from feedback_app.datasets.exporting.writing import Drain, write_pieces
+from feedback_app.datasets.models import DatasetVersion
+from feedback_app.projects.models import Project
+
+VERSION_FILE_TYPES = ("jsonl", "parquet")
+MANIFEST = "manifest.json"
+
+
+def create_dataset_version(
+    *,
+    project: Project,
+    format: str,
+    options: ExportOptions | Mapping[str, Any] | None = None,
+    file_type: str = "jsonl",
+    created_by: User | None = None,
+) -> DatasetVersion:
+    """Freeze what the project's judgments make at this moment, each split in a file of its own.
+
+    Every split is in it unless the options name one: train.jsonl, validation.jsonl, test.jsonl (see split_files). The
+    folder holds a manifest.json besides, and is never written again. Equal rows give an equal content_sha256.
+
+    Raises:
+        ValidationError: names the option that is unknown, or says that there is nothing to export.
+    """
+    try:
+        chosen = options if isinstance(options, ExportOptions) else parse_options(options or {})
+        export = prepare_export(project=project, format=format, options=chosen, split=chosen.split or "all")
+    except OptionsError as error:
+        raise ValidationError({error.field_name: [error.reason]}) from error
+    if file_type not in VERSION_FILE_TYPES:
+        raise ValidationError({"file": [_("one of %(names)s") % {"names": ", ".join(VERSION_FILE_TYPES)}]})
+    home = Path(settings.DATA_DIR) / "datasets"
+    draft = home / f".{uuid.uuid4()}"
+    draft.mkdir(parents=True)
+    try:
+        tally = _write_files(export, draft, file_type)
+        if not tally.rows:
+            raise ValidationError({"options": [_("no judgment makes a row of this format by these options")]})
+        files = {path.name: file_sha256(path) for path in sorted(draft.iterdir())}
+        manifest = _manifest(export, format, file_type, tally, files)
+        return _seal(project, draft, manifest, created_by)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+class _Tally:
+    """Counts what passes by, for the manifest."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[str] = Counter()
+        self.prompts: Counter[str] = Counter()
+        self.tasks = 0
+        self.judgments = 0
+        self.simulated = 0
+        self.annotators: set[str] = set()
+        self.policies: Counter[str] = Counter()
+        self.protocols: set[int] = set()
+        self.guidelines: set[int] = set()
+
+    def add(self, tasks: list[ExportTask]) -> None:
+        """Count the tasks of one prompt."""
+        self.prompts[tasks[0].split] += 1
+        for task in tasks:
+            self.tasks += 1
+            self.policies.update({response.answered_by or "unknown" for response in task.responses})
+            for judgment in task.judgments:
+                self.judgments += 1
+                self.simulated += judgment.simulated
+                self.annotators.add(judgment.annotator)
+                self.protocols.add(judgment.protocol)
+                if judgment.guidelines is not None:
+                    self.guidelines.add(judgment.guidelines)
+
+
+def _write_files(export: Export, folder: Path, file_type: str) -> _Tally:
+    """Write a file for each split that has rows; one pass over the database feeds them all."""
+    tally = _Tally()
+    with ExitStack() as stack:
+        plain: dict[str, IO[str]] = {}
+        for tasks in export.prompts():
+            split, some = tasks[0].split, False
+            for line in export.format.lines(tasks, export.rules):
+                if split not in plain:
+                    plain[split] = stack.enter_context((folder / f"{split}.jsonl").open("w", encoding="utf-8"))
+                plain[split].write(f"{line}\n")
+                tally.rows[split] += 1
+                some = True
+            if some:
+                tally.add(tasks)
+    if file_type == "parquet":
+        for split in plain:
+            source = folder / f"{split}.jsonl"
+            with source.open(encoding="utf-8", newline="\n") as lines, source.with_suffix(".parquet").open("wb") as out:
+                stripped = (line.removesuffix("\n") for line in lines)
+                out.writelines(
+                    write_pieces(stripped, file_type="parquet", schema=export.schema, as_text=export.format.as_text)
+                )
+            source.unlink()
+    return tally
+
+
+def _manifest(export: Export, format: str, file_type: str, tally: _Tally, files: dict[str, str]) -> dict[str, Any]:
+    return {
+        "project": export.project.slug,
+        "format": format,
+        "file_type": file_type,
+        "options": export.rules.options.as_json(),
+        "files": files,
+        "rows": {split: tally.rows[split] for split in SPLITS if tally.rows[split]},
+        "prompts": {split: tally.prompts[split] for split in SPLITS if tally.prompts[split]},
+        "tasks": tally.tasks,
+        "judgments": tally.judgments,
+        "simulated_judgments": tally.simulated,
+        "annotators": len(tally.annotators),
+        "policies": dict(sorted(tally.policies.items())),
+        "protocol_versions": sorted(tally.protocols),
+        "guidelines_versions": sorted(tally.guidelines),
+        "newest_policy": export.rules.newest_policy,
+        "code_version": package_version("rlhf-loop"),
+    }
+
+
+def _seal(project: Project, draft: Path, manifest: dict[str, Any], created_by: User | None) -> DatasetVersion:
+    """Number the version and give its folder the place that nothing else will ever have."""
+    digest = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+    with transaction.atomic():
+        # The project's row is the lock: two versions at once get two numbers.
+        Project.objects.select_for_update().only("id").get(pk=project.pk)
+        newest = DatasetVersion.objects.filter(project=project).aggregate(newest=Max("number"))["newest"]
+        version = DatasetVersion(
+            project=project,
+            number=(newest or 0) + 1,
+            format=manifest["format"],
+            options=manifest["options"],
+            content_sha256=digest,
+            manifest={**manifest, "content_sha256": digest, "number": (newest or 0) + 1},
+            created_by=created_by,
+        )
+        version.directory = f"datasets/{project.slug}-{version.number}-{version.pk}"
+        version.save(force_insert=True)
+        record_audit(
+            actor=created_by, action="dataset.create", subject=str(version), project_slug=project.slug,
+            detail={"dataset": str(version.pk), "rows": manifest["rows"]},
+        )  # fmt: skip
+        (draft / MANIFEST).write_text(json.dumps(version.manifest, ensure_ascii=False, indent=2) + "\n")
+        for path in draft.iterdir():
+            _settle(path)
+        draft.rename(folder_of(version))
+    return version
+
+
+def _settle(path: Path) -> None:
+    """Bring a file to the disk and make it read-only."""
+    path.chmod(0o444)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def folder_of(version: DatasetVersion) -> Path:
+    """Return the version's folder."""
+    return Path(settings.DATA_DIR) / version.directory
+
+
+def split_files(version: DatasetVersion) -> dict[str, Path]:
+    """Return the file of each split that has rows."""
+    return {
+        split: folder_of(version) / f"{split}.{version.manifest['file_type']}" for split in version.manifest["rows"]
+    }
+
+
+def verify_dataset(version: DatasetVersion) -> None:
+    """Raise ValidationError naming the first file that is missing or is no longer what it was."""
+    for name, digest in version.manifest["files"].items():
+        path = folder_of(version) / name
+        if not path.is_file() or file_sha256(path) != digest:
+            raise ValidationError({"files": [_("%(name)s is missing or was changed") % {"name": name}]})
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 (hex)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_zip(version: DatasetVersion) -> Iterator[bytes]:
+    """Yield the version's folder as a ZIP archive, piece by piece."""
+    drain = Drain()
+    folder = folder_of(version)
+    with ZipFile(drain, "w", ZIP_DEFLATED, allowZip64=True) as archive:
+        for path in sorted(folder.rglob("*")):
+            name = str(path.relative_to(folder))
+            with path.open("rb") as source, archive.open(name, "w", force_zip64=True) as member:
+                while piece := source.read(2**18):
+                    member.write(piece)
+                    yield drain.take()
+    yield drain.take()
