@@ -113,9 +113,7 @@ class NextTaskView(LenientView):
     @extend_schema(operation_id="tasks_next", request=HoldShape, responses={200: TaskShape, 204: None, 403: ErrorShape})
     def post(self, request: Request, slug: str) -> Response:
         """Reserve the next task, or answer the oldest live reservation that is not held; 204: nothing to do."""
-        user = caller(request)
-        hold = _read_hold(request)
-        found = services.next_task(project=get_project_for(user, slug), annotator=user, hold=hold)
+        found = services.next_task(project=slug, annotator=caller(request), hold=_read_hold(request))
         return Response(found.as_json()) if found else Response(status=NOTHING)
 
 

@@ -8,13 +8,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.core.exceptions import PermissionDenied
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.errors import NotAssigned, VerdictDiffers, VerdictInvalid
 from feedback_app.annotation.models import Assignment, IdempotentAnswer, Judgment, JudgmentRevision, TaskResponse
+from feedback_app.annotation.services.prepared import fetch_prepared
 from feedback_app.annotation.services.reservations import HEARTBEAT_SECONDS, MEMBER
 from feedback_app.annotation.verdicts import Verdict, hash_body, parse_verdict, read_protocol
 from feedback_app.projects.protocols import parse_protocol
@@ -102,9 +103,7 @@ def submit_judgment(
 
 
 def _lock_place(task_id: UUID, annotator: User) -> _Place:
-    with connection.cursor() as cursor:
-        cursor.execute(_LOCK, {"task": task_id, "annotator": annotator.pk, "bound": HEARTBEAT_SECONDS})
-        row = cursor.fetchone()
+    row = fetch_prepared(_LOCK, {"task": task_id, "annotator": annotator.pk, "bound": HEARTBEAT_SECONDS})
     if row is None:
         raise NotAssigned({"task": [_("No such task of yours.")]})
     project_id, free, assignment_id, state, active_seconds, protocol, kind, responses = row
@@ -127,8 +126,7 @@ def _store(task_id: UUID, annotator: User, place: _Place, body: Mapping[str, Any
         "active_seconds": place.active_seconds, "counts": held or place.free, "held": int(held),
         "body_sha256": digest, "at": now,
     }  # fmt: skip
-    with connection.cursor() as cursor:
-        cursor.execute(_STORE, values)
+    fetch_prepared(_STORE, values)
     return _as_json(
         identity=identity, task_id=task_id, responses=responses, verdict=verdict, surplus=not values["counts"],
         revision=1, created_at=now,

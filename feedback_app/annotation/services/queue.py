@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
-from feedback_app.annotation.errors import MemberPaused
+from feedback_app.annotation.errors import MemberPaused, NotAssigned
+from feedback_app.annotation.services.prepared import fetch_prepared
 from feedback_app.annotation.services.reservations import expire_reservations
 from feedback_app.projects.models import Project
 
@@ -45,51 +46,63 @@ class ReservedTask:
         }
 
 
-def next_task(*, project: Project, annotator: User, hold: Collection[UUID] = ()) -> ReservedTask | None:
+def next_task(*, project: Project | str, annotator: User, hold: Collection[UUID] = ()) -> ReservedTask | None:
     """Return the annotator's oldest live reservation that is not in hold, or else reserve a task.
 
     Highest priority first, then by position; never a task the annotator has had; two live reservations at most, so a
-    caller that holds two gets nothing. Takes the annotator's advisory lock, then one task's row lock.
+    caller that holds two gets nothing. The project may be given by its slug, which saves reading it. Takes the
+    annotator's advisory lock, then one task's row lock.
 
     Raises:
+        NotAssigned: there is no such project, or the annotator is not of it.
         MemberPaused: the annotator is paused in this project.
     """
-    if found := _answer(project, annotator, hold, _QUICK):
+    slug = project if isinstance(project, str) else project.slug
+    if found := _answer(slug, annotator, hold, _QUICK):
         return found
     # Before "nothing to do": places whose reservations ran out come back, and one scan of the whole queue finds what a
     # position passed by: rows that were locked, or committed out of sequence. The sweep is a transaction of its own:
     # the scan waits for row locks, and must hold none itself.
-    expire_reservations(project=project)
-    return _answer(project, annotator, hold, _WHOLE)
+    expire_reservations(project_slug=slug)
+    return _answer(slug, annotator, hold, _WHOLE)
 
 
 @transaction.atomic
-def _answer(project: Project, annotator: User, hold: Collection[UUID], statement: str) -> ReservedTask | None:
-    with connection.cursor() as cursor:
-        cursor.execute(_LOCK, {"project": project.pk, "annotator": annotator.pk})
-        paused_at, reason = cursor.fetchone() or (None, "")
-        if paused_at is not None:
-            raise MemberPaused({"detail": [reason or _("You are paused in this project.")]})
-        values: dict[str, Any] = {
-            "project": project.pk, "annotator": annotator.pk, "hold": list(hold), "below": ABOVE_ALL,
-            "live": LIVE_AT_MOST, "slack": POSITION_SLACK,
-        }  # fmt: skip
-        while True:
-            cursor.execute(statement, values)
-            priority, *row = cursor.fetchone()
-            if row[0] is not None:
-                return ReservedTask(**dict(zip(_COLUMNS, row, strict=True)))
-            if priority is None:
-                return None
-            values["below"] = priority  # nothing fit at this priority: the next lower one
+def _answer(slug: str, annotator: User, hold: Collection[UUID], statement: str) -> ReservedTask | None:
+    values: dict[str, Any] = {
+        "project": _enter(slug, annotator), "annotator": annotator.pk, "hold": list(hold), "below": ABOVE_ALL,
+        "live": LIVE_AT_MOST,
+    }  # fmt: skip
+    while True:
+        row = fetch_prepared(statement, values)
+        assert row is not None  # the statement starts from one row
+        priority, *found = row
+        if found[0] is not None:
+            return ReservedTask(**dict(zip(_COLUMNS, found, strict=True)))
+        if priority is None:
+            return None
+        values["below"] = priority  # nothing fit at this priority: the next lower one
+
+
+def _enter(slug: str, annotator: User) -> int:
+    """Check that the annotator may work, and let one request of theirs at a time pass; returns the project's id."""
+    row = fetch_prepared(_ENTER, {"slug": slug, "annotator": annotator.pk})
+    if row is None or not (row[1] or annotator.is_superuser):
+        raise NotAssigned({"project": [_("No such project of yours.")]})
+    project, _member, paused_at, reason, _lock = row
+    if paused_at is not None:
+        raise MemberPaused({"detail": [reason or _("You are paused in this project.")]})
+    return int(project)
 
 
 # One annotator's requests for work in one project come one after the other, so that two tabs never reserve three.
-# The lock is a statement of its own: the next one's snapshot must be younger than it.
-_LOCK = """
-SELECT m.paused_at, m.pause_reason
-FROM (SELECT pg_advisory_xact_lock((%(project)s %% 2147483648)::int, (%(annotator)s %% 2147483648)::int)) AS held
-LEFT JOIN projects_member m ON m.project_id = %(project)s AND m.user_id = %(annotator)s
+# The lock is taken in a statement of its own: the next one's snapshot must be younger than it.
+_ENTER = """
+SELECT p.id, m.id IS NOT NULL, m.paused_at, m.pause_reason,
+    pg_advisory_xact_lock((p.id %% 2147483648)::int, (%(annotator)s::bigint %% 2147483648)::int)::text
+FROM projects_project p
+LEFT JOIN projects_member m ON m.project_id = p.id AND m.user_id = %(annotator)s
+WHERE p.slug = %(slug)s AND p.archived_at IS NULL
 """
 
 _COLUMNS = ("assignment_id", "id", "expires_at", "draft", "messages", "protocol", "responses")
@@ -172,7 +185,7 @@ _REMEMBERED = """coalesce((
 
 # From the remembered position, passing by what others have locked.
 _QUICK = _PICK.format(
-    start=_REMEMBERED, fit=_FIT, locked="SKIP LOCKED", move="first_fit.position - 1 > level.start + %(slack)s"
+    start=_REMEMBERED, fit=_FIT, locked="SKIP LOCKED", move=f"first_fit.position - 1 > level.start + {POSITION_SLACK}"
 )
 # From the very beginning, waiting for what others have locked, and putting the position right.
 _WHOLE = _PICK.format(start="0", fit=_FIT, locked="", move="true")

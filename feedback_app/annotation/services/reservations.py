@@ -12,7 +12,6 @@ from feedback_app.accounts.services import record_audit
 from feedback_app.annotation.errors import NotAssigned, ReservationEnded, VerdictInvalid
 from feedback_app.annotation.models import Assignment, Task
 from feedback_app.annotation.splits import storable_json
-from feedback_app.projects.models import Project
 
 # A heartbeat vouches for this much time before it at the most; the page sends one every 30 s while it is used.
 HEARTBEAT_SECONDS = 60.0
@@ -132,13 +131,13 @@ def _release(task: Task) -> None:
         )
 
 
-def expire_reservations(*, project: Project | None = None, limit: int = 1000) -> int:
+def expire_reservations(*, project_slug: str = "", limit: int = 1000) -> int:
     """Give back the places of reservations that ran out, and return how many; tasks locked by others wait a round.
 
-    Drafts stay where they are. Locks the tasks in order of id, then their assignments.
+    Of one project where its slug is given. Drafts stay. Locks the tasks in order of id, then their assignments.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_DUE, {"project": project.pk if project else None, "limit": limit})
+        cursor.execute(_DUE, {"slug": project_slug, "limit": limit})
         tasks = [row[0] for row in cursor.fetchall()]
         if not tasks:
             return 0
@@ -151,7 +150,8 @@ SELECT t.id
 FROM annotation_task t
 WHERE t.id IN (
     SELECT a.task_id FROM annotation_assignment a JOIN annotation_task own ON own.id = a.task_id
-    WHERE a.state = 'reserved' AND a.expires_at <= now() AND own.project_id = coalesce(%(project)s, own.project_id)
+        JOIN projects_project p ON p.id = own.project_id
+    WHERE a.state = 'reserved' AND a.expires_at <= now() AND %(slug)s IN ('', p.slug)
     ORDER BY a.expires_at LIMIT %(limit)s
 )
 ORDER BY t.id FOR NO KEY UPDATE SKIP LOCKED
