@@ -204,6 +204,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "URL_FORMAT_OVERRIDE": None,  # ?format= names what a file holds
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 SPECTACULAR_SETTINGS = {
@@ -230,6 +231,11 @@ CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 10
 CELERY_TASK_ROUTES = {"feedback_app.rounds.tasks.kick": {"queue": "gpu"}}
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "tick": {"task": "feedback_app.rounds.tasks.tick", "schedule": 15.0, "options": {"expires": 14}},
+    "imports": {
+        "task": "feedback_app.datasets.tasks.ring_waiting_imports",
+        "schedule": 30.0,
+        "options": {"expires": 29},
+    },
 }
 
 LOGGING = {

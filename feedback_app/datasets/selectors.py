@@ -1,13 +1,19 @@
 """Reads of imports and dataset versions, for pages, API and commands alike."""
 
+import csv
+import io
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from django.db.models import QuerySet
 
+from feedback_app.datasets.exporting.writing import csv_cell
 from feedback_app.datasets.models import DatasetVersion, ImportJob, RefusedRow
 from feedback_app.projects.models import Project
 
 FIRST_REFUSED = 10
+PIECE = 1000
 
 
 def imports_of(*, project: Project) -> QuerySet[ImportJob]:
@@ -39,6 +45,25 @@ def import_as_json(*, job: ImportJob) -> dict[str, Any]:
         "created_at": job.created_at.isoformat(),
         "finished_at": job.finished_at.isoformat() if job.finished_at else None,
     }
+
+
+def report_as_json(*, job: ImportJob) -> Iterator[bytes]:
+    """Yield {"id", "refused": [{"line", "reason"}]}, every refused row in it, piece by piece."""
+    yield f'{{"id": "{job.pk}", "refused": ['.encode()
+    first = True
+    for row in refused_rows(job=job).values("line", "reason").iterator(PIECE):
+        yield (b"" if first else b", ") + json.dumps(row, ensure_ascii=False).encode()
+        first = False
+    yield b"]}"
+
+
+def report_as_csv(*, job: ImportJob) -> Iterator[bytes]:
+    """Yield line,reason as CSV, row by row."""
+    yield b"line,reason\r\n"
+    for line, reason in refused_rows(job=job).values_list("line", "reason").iterator(PIECE):
+        text = io.StringIO()
+        csv.writer(text).writerow([line, csv_cell(reason)])
+        yield text.getvalue().encode()
 
 
 def datasets_of(*, project: Project) -> QuerySet[DatasetVersion]:

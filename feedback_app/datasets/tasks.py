@@ -1,10 +1,16 @@
 """The bells of imports; the rows wait in the database whether or not anybody rings."""
 
+import logging
+from functools import partial
 from uuid import UUID
 
 from celery import shared_task
+from django.db import transaction
+from kombu.exceptions import OperationalError
 
 from feedback_app.datasets.services import run_import, waiting_imports
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
@@ -18,3 +24,15 @@ def ring_waiting_imports() -> None:
     """Ring again for every job whose bell was lost or whose worker is gone."""
     for job_id in waiting_imports():
         run_import_job.delay(str(job_id))
+
+
+def ring_import(job_id: UUID) -> None:
+    """Wake a worker for a job once it is stored; without a broker it waits for ring_waiting_imports."""
+    transaction.on_commit(partial(_ring, str(job_id)))
+
+
+def _ring(job_id: str) -> None:
+    try:
+        run_import_job.delay(job_id)
+    except OperationalError as error:
+        logger.warning("import %s waits: the broker does not answer (%s)", job_id, error)

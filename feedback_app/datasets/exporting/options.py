@@ -17,6 +17,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "ties": ("drop", "both"),
     "all_bad": ("keep", "drop"),
 }
+# The quality page and API ask for simulated judgments by true or false.
+_SIMULATED: dict[Any, str] = {True: "include", "true": "include", "1": "include", False: "exclude", "false": "exclude"}
 # HelpSteer2's two attributes of style: more of them is not better in itself.
 WITHOUT_MERIT = ("complexity", "verbosity")
 
@@ -106,7 +108,8 @@ def parse_options(values: Mapping[str, Any]) -> ExportOptions:
     for name, value in values.items():
         if name not in kinds:
             raise OptionsError(name, f"unknown; there are {', '.join(kinds)}")
-        read[name] = _READERS[str(kinds[name])](name, value)
+        read[name] = _SIMULATED.get(value, value) if name == "simulated" else value
+        read[name] = _READERS[str(kinds[name])](name, read[name])
     return ExportOptions(**read)
 
 

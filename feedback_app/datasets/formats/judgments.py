@@ -71,7 +71,8 @@ def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
         judgments = ", ".join(map(_judgment, task.judgments))
         yield (
             f'{{"id": "{task.id}", "external_id": {external}, "prompt_id": "{task.prompt_id}", '
-            f'"split": "{task.split}", "language": "{task.language}", "prompt": {task.messages_json}, "responses": [{responses}], '
+            f'"split": "{task.split}", "language": "{task.language}", "prompt": {task.messages_json}, '
+            f'"responses": [{responses}], '
             f'"judgments": [{judgments}]}}'
         )
 

@@ -1,12 +1,22 @@
 """Writes to datasets: imports and dataset versions."""
 
-from feedback_app.datasets.services.imports import claim_import, run_import, start_import, waiting_imports
-from feedback_app.datasets.services.versions import create_dataset_version, folder_of, split_files, verify_dataset
+from feedback_app.datasets.services.imports import claim_import, rows_as_file, run_import, start_import, waiting_imports
+from feedback_app.datasets.services.versions import (
+    as_zip,
+    create_dataset_version,
+    file_names,
+    folder_of,
+    split_files,
+    verify_dataset,
+)
 
 __all__ = [
+    "as_zip",
     "claim_import",
     "create_dataset_version",
+    "file_names",
     "folder_of",
+    "rows_as_file",
     "run_import",
     "split_files",
     "start_import",

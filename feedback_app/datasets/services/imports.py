@@ -1,5 +1,6 @@
 """Import jobs: the row is the queue, a worker claims it by a lease, and every batch lands whole or not at all."""
 
+import io
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -214,6 +215,6 @@ def _finish(job: ImportJob, state: ImportJob.State, error: str = "") -> None:
     file_of(job).unlink(missing_ok=True)
 
 
-def rows_as_file(rows: Iterable[Any]) -> bytes:
-    """Return rows of a JSON request as the JSON lines that an import reads."""
-    return b"".join(json.dumps(row, ensure_ascii=True).encode() + b"\n" for row in rows)
+def rows_as_file(rows: Iterable[Any]) -> IO[bytes]:
+    """Return rows of a JSON request as the file of JSON lines that an import reads."""
+    return io.BytesIO(b"".join(json.dumps(row).encode() + b"\n" for row in rows))

@@ -194,6 +194,11 @@ def split_files(version: DatasetVersion) -> dict[str, Path]:
     }
 
 
+def file_names(version: DatasetVersion) -> list[str]:
+    """Return the names of the version's files, as its manifest lists them, and the manifest's own."""
+    return [*version.manifest["files"], MANIFEST]
+
+
 def verify_dataset(version: DatasetVersion) -> None:
     """Raise ValidationError naming the first file that is missing or is no longer what it was."""
     for name, digest in version.manifest["files"].items():

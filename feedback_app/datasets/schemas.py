@@ -1,0 +1,83 @@
+"""The shapes of the datasets API, for its OpenAPI description alone."""
+
+from dataclasses import fields
+
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework import serializers
+
+from feedback_app.datasets.exporting.options import CHOICES, ExportOptions
+from feedback_app.datasets.exporting.writing import FILE_TYPES
+from feedback_app.datasets.formats.exports import EXPORT_FORMATS
+
+
+class RefusedShape(serializers.Serializer[dict[str, object]]):
+    """A refused row."""
+
+    line = serializers.IntegerField()
+    reason = serializers.CharField()
+
+
+class ReportShape(serializers.Serializer[dict[str, object]]):
+    """All refused rows of an import."""
+
+    id = serializers.UUIDField()
+    refused = RefusedShape(many=True)
+
+
+class ImportShape(serializers.Serializer[dict[str, object]]):
+    """An import."""
+
+    id = serializers.UUIDField()
+    project = serializers.CharField()
+    format = serializers.CharField()
+    file_name = serializers.CharField()
+    state = serializers.ChoiceField(["queued", "running", "done", "failed"])
+    rows_read = serializers.IntegerField()
+    rows_new = serializers.IntegerField()
+    rows_known = serializers.IntegerField()
+    rows_refused = serializers.IntegerField()
+    bytes_total = serializers.IntegerField()
+    bytes_read = serializers.IntegerField()
+    error = serializers.CharField(allow_blank=True)
+    refused = RefusedShape(many=True)
+    created_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+
+
+class RowsShape(serializers.Serializer[dict[str, object]]):
+    """Rows to import; a bare list of them is taken too."""
+
+    rows = serializers.ListField(child=serializers.JSONField())
+
+
+class DatasetRequestShape(serializers.Serializer[dict[str, object]]):
+    """What a dataset version is to hold."""
+
+    format = serializers.ChoiceField(list(EXPORT_FORMATS), required=False)
+    options = serializers.JSONField(required=False, help_text="the export's parameters, as an object")
+    file = serializers.ChoiceField(["jsonl", "parquet"], required=False)
+
+
+class DatasetShape(serializers.Serializer[dict[str, object]]):
+    """A dataset version."""
+
+    id = serializers.UUIDField()
+    project = serializers.CharField()
+    number = serializers.IntegerField()
+    format = serializers.CharField()
+    options = serializers.JSONField()
+    content_sha256 = serializers.CharField()
+    manifest = serializers.JSONField()
+    tainted_at = serializers.DateTimeField(allow_null=True)
+    taint_reason = serializers.CharField(allow_blank=True)
+    created_at = serializers.DateTimeField()
+
+
+EXPORT_PARAMETERS = [
+    OpenApiParameter("format", str, enum=list(EXPORT_FORMATS), default="preference"),
+    OpenApiParameter("file", str, enum=list(FILE_TYPES), default="jsonl"),
+    *(
+        OpenApiParameter(option.name, str, enum=[choice for choice in CHOICES.get(option.name, ()) if choice] or None)
+        for option in fields(ExportOptions)
+    ),
+]
