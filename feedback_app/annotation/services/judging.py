@@ -15,9 +15,9 @@ from django.utils.translation import gettext as _
 from feedback_app.accounts.models import User
 from feedback_app.annotation.errors import NotAssigned, VerdictDiffers, VerdictInvalid
 from feedback_app.annotation.models import Assignment, IdempotentAnswer, Judgment, JudgmentRevision, TaskResponse
-from feedback_app.annotation.services.prepared import fetch_prepared
 from feedback_app.annotation.services.reservations import HEARTBEAT_SECONDS, MEMBER
 from feedback_app.annotation.verdicts import Verdict, hash_body, parse_verdict, read_protocol
+from feedback_app.prepared import fetch_prepared
 from feedback_app.projects.protocols import parse_protocol
 from feedback_app.projects.selectors import role_in
 

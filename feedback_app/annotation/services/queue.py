@@ -11,8 +11,8 @@ from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.errors import MemberPaused, NotAssigned
-from feedback_app.annotation.services.prepared import fetch_prepared
 from feedback_app.annotation.services.reservations import expire_reservations
+from feedback_app.prepared import fetch_prepared
 from feedback_app.projects.models import Project
 
 # A page judges one task and prefetches another.

@@ -1,4 +1,4 @@
-"""The few statements that every judgment waits for, prepared once a connection: planning costs more than running."""
+"""The few statements that every request waits for, prepared once a connection: planning costs more than running."""
 
 from collections.abc import Mapping
 from typing import Any
