@@ -1,0 +1,137 @@
+"""Files of any kind and any malice: what can be read is read in little memory, the rest costs a clear message."""
+
+import gzip
+import io
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from feedback_app.datasets import reading
+from feedback_app.datasets.formats.base import FileRefused, SourceRow
+from feedback_app.datasets.reading import RowReader
+
+
+def read(folder: Path, content: bytes, name: str = "rows.jsonl") -> list[SourceRow]:
+    path = folder / name
+    path.write_bytes(content)
+    return list(RowReader(path))
+
+
+def values(rows: list[SourceRow]) -> list[Any]:
+    assert not any(row.problem for row in rows), rows
+    return [row.value for row in rows]
+
+
+ROWS = [{"prompt": "One?"}, {"prompt": "二？", "n": [1, {"a": None}]}]
+LINES = b"\n".join(json.dumps(row).encode() for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.jsonl", LINES),
+        ("rows.jsonl", LINES.replace(b"\n", b"\r\n\r\n") + b"\n"),
+        ("bom.jsonl", b"\xef\xbb\xbf" + LINES),
+        ("rows.json", json.dumps(ROWS).encode()),
+        ("rows.json", b"\n " + json.dumps(ROWS, indent=2).encode() + b"\n"),
+        ("rows.jsonl.gz", gzip.compress(LINES)),
+        ("unnamed", gzip.compress(json.dumps(ROWS).encode())),
+    ],
+)
+def test_the_first_bytes_say_what_a_file_is(tmp_path: Path, name: str, content: bytes) -> None:
+    assert values(read(tmp_path, content, name)) == ROWS
+
+
+def test_csv_cells_hold_texts_lists_or_nothing(tmp_path: Path) -> None:
+    content = b'prompt,external_id,chosen\n"a, ""b""\nc",1,"[{""role"": ""user""}]"\n[not json,,x\n'
+    rows = read(tmp_path, content, "rows.csv")
+    assert values(rows) == [
+        {"prompt": 'a, "b"\nc', "external_id": "1", "chosen": [{"role": "user"}]},
+        {"prompt": "[not json", "external_id": None, "chosen": "x"},
+    ]
+    assert [row.line for row in rows] == [2, 4]  # the first row takes two lines
+    assert "3 cells" in read(tmp_path, b"a,b\n1,2,3\n4,5\n", "rows.csv")[0].problem
+
+
+def test_parquet_rows_are_numbered_from_one(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS[:1] * 2500), sink)
+    rows = read(tmp_path, sink.getvalue(), "rows.parquet")
+    assert (len(rows), rows[0].line, rows[-1].line, rows[-1].value) == (2500, 1, 2500, ROWS[0])
+    with pytest.raises(FileRefused, match="Parquet"):
+        read(tmp_path, sink.getvalue()[:-20], "cut.parquet")
+
+
+def test_bad_lines_are_named_and_good_ones_read(tmp_path: Path) -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    content = b"\n".join(
+        [b'{"a": 1}', b"{", b'{"a": "\xff"}', b'{"a": NaN}', b'{"x": ' + deep + b"}", b"", b'{"a": 2}']
+    )
+    rows = read(tmp_path, content)
+    assert [(row.line, row.value) for row in rows if not row.problem] == [(1, {"a": 1}), (7, {"a": 2})]
+    problems = {row.line: row.problem for row in rows if row.problem}
+    assert list(problems) == [2, 3, 4, 5]
+    assert "not UTF-8 at byte 8" in problems[3]
+    assert "NaN" in problems[4]
+    assert "nested too deeply" in problems[5]
+
+
+def test_array_items_are_numbered_by_the_line_they_begin_on(tmp_path: Path) -> None:
+    content = json.dumps([{"text": "x" * 300_000}, {"a": "]["}, 3], indent=1).encode()
+    # Line 1 is the bracket; an object of one field takes three lines.
+    assert [row.line for row in read(tmp_path, content, "rows.json")] == [2, 5, 8]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (json.dumps(ROWS).encode()[:-5], "line 1"),
+        (b'[{"a": 1}, oops]', "line 1: not JSON"),
+        (b'[\n{"a": 1},\n{"a": 1e', "line 3"),
+        (b'[{"a": "\xff"}]', "not UTF-8"),
+        (b"[1, " + b"[" * 100_000, "line 1"),
+        ("[1]".encode("utf-16"), "UTF-16"),
+        (b"PK\x03\x04....", "zip"),
+        (gzip.compress(LINES * 1000)[:-9], "gzip file is damaged or ends in the middle"),
+        (gzip.compress(LINES * 1000)[:100] + b"\x00" * 100, "gzip file is damaged"),
+    ],
+)
+def test_a_file_that_breaks_off_says_where_and_why(tmp_path: Path, content: bytes, reason: str) -> None:
+    with pytest.raises(FileRefused, match=reason):
+        read(tmp_path, content)
+
+
+def test_a_bomb_is_refused_before_it_fills_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "BOMB_FREE", 2**20)
+    bomb = gzip.compress(b"\n" * 2**25)  # 32 MB in some 32 kB: a thousand times
+    tracemalloc.start()
+    with pytest.raises(FileRefused, match="refused as a bomb"):
+        read(tmp_path, bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
+
+
+def test_an_endless_line_costs_its_own_row_and_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LONGEST_ROW", 2**20)
+    path = tmp_path / "rows.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"a": 1}\n"')
+        for _ in range(48):
+            file.write(b"x" * 2**20)
+        file.write(b'"\n{"a": 2}\n')
+    tracemalloc.start()
+    rows = list(RowReader(path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(row.line, row.value, row.problem) for row in rows] == [
+        (1, {"a": 1}, ""),
+        (2, None, "the line is longer than 1 MB"),
+        (3, {"a": 2}, ""),
+    ]
+    assert peak < 8 * 2**20
