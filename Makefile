@@ -3,7 +3,8 @@ PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v p
 # A plain range of torch may pull gigabytes for GPUs that are not there; set TORCH to the build your GPUs want.
 TORCH ?= torch==2.13.0
 DATA_DIR ?= var
-export DATA_DIR
+PORT ?= 8000
+export DATA_DIR TORCH PORT
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check

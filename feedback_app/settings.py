@@ -102,6 +102,7 @@ INSTALLED_APPS = [
     "feedback_app.annotation",
     "feedback_app.datasets",
     "feedback_app.rounds",
+    "feedback_app.embedded",
 ]
 
 MIDDLEWARE = [

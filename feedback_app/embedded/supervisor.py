@@ -1,0 +1,203 @@
+"""`make up`: everything the product needs on one machine, started in order, watched, and stopped together."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from feedback_app.embedded import postgres, valkey
+from feedback_app.embedded.children import Child, stop_children
+from feedback_app.embedded.paths import choose_port, run_dir
+from feedback_app.embedded.preparation import Preparation
+from feedback_app.embedded.services import ensure_services, hold_services
+
+WEB_HOST = "127.0.0.1"
+# The web part, torch, the model and room for a first round's checkpoints.
+NEEDED_BYTES = 3 * 2**30
+HEALTH_EVERY_S = 5.0
+
+
+class CannotStart(RuntimeError):
+    """The reason, in one line."""
+
+
+class Supervisor:
+    """Holds PostgreSQL and Valkey up, and the processes of the product beside them."""
+
+    def __init__(self, data_dir: Path, port: int) -> None:
+        self.data_dir, self.port = data_dir, port
+        self.stopping = threading.Event()
+        self.preparation = Preparation(data_dir)
+        self.children: list[Child] = []
+        self.bar_shown = False
+
+    def run(self) -> None:
+        """Start everything and watch it until a signal comes.
+
+        Raises:
+            CannotStart: another one runs, the port is taken, or the disk is full.
+        """
+        began = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        self._check_machine()
+        with self._alone(), hold_services(self.data_dir):
+            self._prepare_database()
+            self.children = [self._web(), *self._workers()]
+            try:
+                self._watch_all()
+                self._wait_for_page()
+                self.say(
+                    f"Ready in {time.monotonic() - began:.1f} s: http://{WEB_HOST}:{self.port}   (Ctrl-C stops it)"
+                )
+                self.preparation.start()
+                self._watch_until_stopped()
+            finally:
+                self.say("Stopping ...")
+                stop_children(self.children)
+        self.say("Stopped. Everything is kept in " + str(self.data_dir))
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping.set()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        clear = "\r\x1b[K" if self.bar_shown else ""
+        self.bar_shown = False
+        print(f"{clear}{line}", flush=True)
+
+    def _check_machine(self) -> None:
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotStart(
+                f"{self.data_dir}: {error.strerror}; set DATA_DIR to a folder that can be written"
+            ) from None
+        free = shutil.disk_usage(self.data_dir).free
+        if free < NEEDED_BYTES and not (self.data_dir / "models" / "base").exists():
+            raise CannotStart(
+                f"{self.data_dir}: {free / 2**30:.1f} GiB are free and {NEEDED_BYTES / 2**30:.0f} are needed;"
+                " set DATA_DIR to a folder with more"
+            )
+
+    @contextlib.contextmanager
+    def _alone(self):  # type: ignore[no-untyped-def]  # a generator used as a context manager, here only
+        folder = run_dir(self.data_dir)
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        with (folder / "up.lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise CannotStart(f"already running for {self.data_dir}: {lock.read().strip()}") from None
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()}, http://{WEB_HOST}:{self.port}")
+            lock.flush()
+            self._check_port()
+            yield
+
+    def _check_port(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((WEB_HOST, self.port))
+            except OSError:
+                raise CannotStart(
+                    f"port {self.port} is taken by another program; choose another: make up PORT={self.port + 1}"
+                ) from None
+
+    def _prepare_database(self) -> None:
+        from feedback_app.embedded.first_start import make_administrator, seed
+        from feedback_app.embedded.migrations import migrate_embedded
+
+        migrate_embedded()
+        login = make_administrator()
+        seed()
+        if login is not None:
+            self.say(f"\n  Administrator: {login[0]}\n  Password:      {login[1]}\n  (printed this once; keep it)\n")
+
+    def _python(self, *arguments: str) -> list[str]:
+        return [sys.executable, *arguments]
+
+    def _log(self, name: str) -> Path:
+        return self.data_dir / "logs" / f"{name}.log"
+
+    def _web(self) -> Child:
+        command = self._python(
+            "-m", "granian", "--interface", "wsgi", "feedback_app.wsgi:application", "--host", WEB_HOST,
+            "--port", str(self.port), "--workers", "2", "--blocking-threads", "4", "--respawn-failed-workers",
+            "--no-ws", "--log-level", "warning",
+        )  # fmt: skip
+        return Child("web", command, self._log("web"))
+
+    def _workers(self) -> list[Child]:
+        worker = ("-m", "celery", "-A", "feedback_app", "worker", "--without-gossip", "--without-mingle", "-l", "info")
+        schedule = str(run_dir(self.data_dir) / "beat")
+        return [
+            Child("worker", self._python(*worker, "-Q", "ctl", "-c", "2", "-n", "ctl@%h"), self._log("worker")),
+            # Training gives way to the pages beside it: judging stays quick during a round.
+            Child(
+                "gpu-worker",
+                self._python(*worker, "-Q", "gpu", "-c", "1", "-n", "gpu@%h"),
+                self._log("gpu-worker"),
+                niceness=5,
+            ),
+            Child(
+                "beat", self._python("-m", "celery", "-A", "feedback_app", "beat", "-s", schedule), self._log("beat")
+            ),
+        ]
+
+    def _inference(self) -> Child:
+        port = choose_port(self.data_dir, "inference")
+        model = str(self.data_dir / "models" / "base")
+        command = self._python("-m", "training", "serve", "--model", model, "--name", "base", "--port", str(port))
+        return Child("inference", command, self._log("inference"))
+
+    def _wait_for_page(self) -> None:
+        while not self.stopping.wait(0.1):
+            self._watch_all()
+            with contextlib.suppress(OSError), socket.create_connection((WEB_HOST, self.port), timeout=1):
+                return
+
+    def _watch_all(self) -> None:
+        for child in self.children:
+            child.watch(self.say)
+
+    def _watch_until_stopped(self) -> None:
+        next_health = time.monotonic() + HEALTH_EVERY_S
+        told_error = ""
+        while not self.stopping.wait(0.3):
+            self._watch_all()
+            if self.preparation.done.is_set() and not any(child.name == "inference" for child in self.children):
+                self.children.append(self._inference())
+                self.say("The base model is in place; the inference server is starting.")
+            error = self.preparation.status.error
+            if error and error != told_error:
+                told_error = error
+                self.say(f"{self.preparation.status.step} failed: {error}. The pages stand; `make setup` tries again.")
+            self._show_bar()
+            if time.monotonic() >= next_health:
+                self._check_services()
+                next_health = time.monotonic() + HEALTH_EVERY_S
+
+    def _check_services(self) -> None:
+        for name, service in (("PostgreSQL", postgres), ("Valkey", valkey)):
+            if service.server_pid(self.data_dir) is None:
+                self.say(f"{name} ended; starting it again.")
+                ensure_services(self.data_dir)
+
+    def _show_bar(self) -> None:
+        status = self.preparation.status
+        if status.ready or status.error or not sys.stdout.isatty():
+            return
+        filled = round(30 * status.share)
+        left = "" if status.seconds_left is None else f", about {status.seconds_left} s left"
+        print(f"\r\x1b[K  [{'#' * filled}{'.' * (30 - filled)}] {status.step}{left}", end="", flush=True)
+        self.bar_shown = True
