@@ -7,12 +7,14 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import pyarrow
 import pyarrow.parquet
 
+from feedback_app.datasets.csv_cells import read_cell
 from feedback_app.datasets.formats.base import FileRefused, SourceRow
+from feedback_app.datasets.json_values import parse_json, refuse_constant
 
 LONGEST_ROW = 16 * 2**20
 CHUNK = 2**18
@@ -84,18 +86,6 @@ class _Unpacked(io.RawIOBase):
         return count
 
 
-def parse_json(text: str) -> Any:
-    """Read one JSON value; raises ValueError with a reason for people, for a hostile one too."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
 def _read_lines(stream: io.BufferedReader) -> Iterator[SourceRow]:
     line = 0
     while raw := stream.readline(LONGEST_ROW + 1):
@@ -124,7 +114,7 @@ def _parse_row(line: int, raw: bytes) -> SourceRow:
 def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
     """Yield the items of one JSON array; an item's number is the line on which it begins."""
     text = io.TextIOWrapper(stream, encoding="utf-8")
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    decoder = json.JSONDecoder(parse_constant=refuse_constant)
     buffer, line, started = "", 1, False
     while True:
         stripped = buffer.lstrip(" \t\r\n," if started else " \t\r\n")
@@ -188,7 +178,7 @@ def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
             if len(cells) != len(header):
                 yield SourceRow(line, problem=f"{len(cells)} cells where the header has {len(header)}")
             else:
-                yield SourceRow(line, dict(zip(header, map(_cell, cells), strict=True)))
+                yield SourceRow(line, dict(zip(header, map(read_cell, cells), strict=True)))
     except csv.Error as error:
         raise FileRefused(f"line {reader.line_num}: {error}") from error
 
@@ -203,16 +193,6 @@ def _csv_lines(stream: io.BufferedReader) -> Iterator[str]:
             yield raw.decode()
         except UnicodeDecodeError as error:
             raise FileRefused(f"line {number}: not UTF-8 at byte {error.start + 1} of the line") from error
-
-
-def _cell(text: str) -> Any:
-    """Return a cell's value: a list or an object where it holds one as JSON, nothing where it is empty."""
-    if text[:1] in ("[", "{"):
-        try:
-            return parse_json(text)
-        except ValueError:
-            return text  # a text that happens to begin with a bracket
-    return text or None
 
 
 def _read_parquet(file: IO[bytes]) -> Iterator[SourceRow]:

@@ -19,10 +19,12 @@ from feedback_app.annotation.splits import (
 )
 from feedback_app.annotation.verdicts import FIELDS, LONGEST_TEXT, Verdict, hash_body, parse_verdict
 from feedback_app.datasets.formats.base import RowRefused, as_object, json_type
+from feedback_app.datasets.json_values import parse_json
 from feedback_app.projects.protocols import Protocol
 
 LONGEST_NAME = 100
 LONGEST_ID = 200
+BY_RESPONSE = ("ratings", "flags", "rewrites")
 # What an exported judgment says beside its verdict; read back where it means something, passed over where not.
 BESIDE_VERDICT = frozenset({"annotator", "created_at", "simulated", "id", "revision", "protocol", "guidelines"})
 
@@ -164,7 +166,7 @@ def _parse_judgment(where: str, item: Any, count: int, protocol: Protocol) -> Ro
     simulated = item.get("simulated", False)
     if not isinstance(simulated, bool):
         raise RowRefused(f"{where}.simulated: true or false is needed, not {json_type(simulated)}")
-    body = {name: part for name, part in item.items() if name not in BESIDE_VERDICT}
+    body = {name: _unpacked(name, part) for name, part in item.items() if name not in BESIDE_VERDICT}
     verdict = _parse_verdict(where, body, count, protocol)
     return RowJudgment(
         annotator=annotator,
@@ -193,6 +195,16 @@ def _parse_verdict(where: str, body: dict[str, Any], count: int, protocol: Proto
     if not (verdict.ranks or verdict.ratings or verdict.all_bad):
         raise RowRefused(f"{where}.ranking: is required where there are no ratings")
     return verdict
+
+
+def _unpacked(name: str, part: Any) -> Any:
+    """Return a part of a verdict that a Parquet file carries as JSON text as what it holds."""
+    if name not in BY_RESPONSE or not isinstance(part, str):
+        return part
+    try:
+        return parse_json(part)
+    except ValueError:
+        return part  # a text where an object belongs: the verdict's own rules refuse it, by name
 
 
 def _is_index(value: Any) -> bool:

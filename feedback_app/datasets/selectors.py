@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from feedback_app.datasets.exporting.writing import csv_cell
+from feedback_app.datasets.csv_cells import write_cell
 from feedback_app.datasets.models import DatasetVersion, ImportJob, RefusedRow
 from feedback_app.projects.models import Project
 
@@ -62,7 +62,7 @@ def report_as_csv(*, job: ImportJob) -> Iterator[bytes]:
     yield b"line,reason\r\n"
     for line, reason in refused_rows(job=job).values_list("line", "reason").iterator(PIECE):
         text = io.StringIO()
-        csv.writer(text).writerow([line, csv_cell(reason)])
+        csv.writer(text).writerow([line, write_cell(reason)])
         yield text.getvalue().encode()
 
 

@@ -11,6 +11,8 @@ import pyarrow
 import pyarrow.json
 import pyarrow.parquet
 
+from feedback_app.datasets.csv_cells import write_cell
+
 FILE_TYPES = {
     "jsonl": "application/jsonl",
     "parquet": "application/vnd.apache.parquet",
@@ -18,8 +20,6 @@ FILE_TYPES = {
 }
 # Rows of one piece: of a response's chunk and of a Parquet row group alike.
 PIECE = 1000
-# Spreadsheets run a cell that begins with one of these (OWASP, CSV injection); a quote before it makes it text.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def write_pieces(
@@ -76,26 +76,13 @@ def _csv_pieces(rows: Iterator[str], schema: pyarrow.Schema) -> Iterator[bytes]:
     while True:
         for line in (piece := list(islice(rows, PIECE))):
             values = json.loads(line)
-            writer.writerow([csv_cell(values.get(name)) for name in schema.names])
+            writer.writerow([write_cell(values.get(name)) for name in schema.names])
         if taken := text.getvalue():
             yield taken.encode()
         if not piece:
             return
         text.seek(0)
         text.truncate()
-
-
-def csv_cell(value: Any) -> Any:
-    """Return a value as a CSV cell: lists and objects as JSON, texts made safe from being run as formulas."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return f"'{value}"
-    return value
 
 
 class Drain(io.RawIOBase):
