@@ -1,0 +1,218 @@
+"""Fresh tasks from the live policy: prompts in turn, distinct recorded seeds, no two responses alike."""
+
+import logging
+import re
+import secrets
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from difflib import SequenceMatcher
+
+from django.db import IntegrityError, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.annotation.models import Assignment, Prompt, Response, SampleJob, Task
+from feedback_app.annotation.services.tasks import NewResponse, NewTask, create_tasks
+from feedback_app.projects.models import Project
+from feedback_app.serving.backends import Backend, BackendError, Generated, SamplingParameters, backend_of
+from feedback_app.serving.models import Deployment, PolicyVersion
+from feedback_app.serving.selectors import deployment_of
+
+logger = logging.getLogger(__name__)
+LEASE = timedelta(minutes=5)
+# Responses this alike (difflib's ratio over words) leave nothing to judge.
+ALIKE = 0.9
+# Rounds of replacing what is too alike, before the prompt is given up for now.
+TRIES = 3
+ACTIVE_WITHIN = timedelta(minutes=15)
+PROMPTS_AT_ONCE = 8
+
+
+class SamplingRefused(ValueError):
+    """The request cannot be carried out; the message says why."""
+
+
+def request_sample(
+    *,
+    project: Project,
+    prompts: int,
+    responses_per_prompt: int | None = None,
+    requested_by: User | None = None,
+    automatic: bool = False,
+) -> SampleJob:
+    """Queue the sampling of responses; the row is the queue, a bell may be rung for it or not.
+
+    Raises:
+        SamplingRefused: nothing is live, or the project has no prompts, or the numbers are out of bounds.
+    """
+    if deployment_of(project=project) is None:
+        raise SamplingRefused("no policy is live for this project")
+    if not Prompt.objects.filter(project=project, active=True).exists():
+        raise SamplingRefused("the project has no prompts: import some first")
+    if not 1 <= prompts <= 10_000:
+        raise SamplingRefused("prompts: from 1 to 10000")
+    count = responses_per_prompt or project.responses_per_prompt
+    if not 2 <= count <= 9:
+        raise SamplingRefused("responses_per_prompt: from 2 to 9")
+    return SampleJob.objects.create(
+        project=project,
+        prompts_wanted=prompts,
+        responses_per_prompt=count,
+        automatic=automatic,
+        requested_by=requested_by,
+    )
+
+
+def refill_queues() -> list[SampleJob]:
+    """Queue a sampling for every project whose open tasks are fewer than its active annotators are to find ready."""
+    jobs = []
+    for deployment in Deployment.objects.filter(
+        project__refill_per_annotator__gt=0, project__archived_at=None
+    ).select_related("project"):
+        project = deployment.project
+        missing = _wanted_open(project) - Task.objects.filter(project=project, open=True, priority__gte=0).count()
+        if missing <= 0:
+            continue
+        try:
+            with transaction.atomic():
+                jobs.append(request_sample(project=project, prompts=missing, automatic=True))
+        except IntegrityError:
+            continue  # one is under way: the constraint allows a single automatic job a project
+        except SamplingRefused as refused:
+            logger.warning("refill project=%s: %s", project.slug, refused)
+    return jobs
+
+
+def _wanted_open(project: Project) -> int:
+    """Return how many open tasks the project should have; one annotator's worth when nobody is at work."""
+    since = timezone.now() - ACTIVE_WITHIN
+    active = (
+        Assignment.objects.filter(task__project=project, created_at__gte=since).values("annotator").distinct().count()
+    )
+    return project.refill_per_annotator * max(1, active)
+
+
+def claim_sample_job(*, job_id: object) -> SampleJob | None:
+    """Take a job that waits or whose worker has died; None where somebody else has it or it is finished."""
+    now = timezone.now()
+    free = Q(state=SampleJob.State.QUEUED) | Q(state=SampleJob.State.RUNNING, lease_until__lt=now)
+    claimed = SampleJob.objects.filter(free, pk=job_id).update(  # type: ignore[misc]  # any form of the id will do
+        state=SampleJob.State.RUNNING, lease_until=now + LEASE, fence=F("fence") + 1
+    )
+    return SampleJob.objects.select_related("project").get(pk=job_id) if claimed else None  # type: ignore[misc]
+
+
+def waiting_sample_jobs() -> list[SampleJob]:
+    """Return the jobs whose bell should ring again."""
+    free = Q(state=SampleJob.State.QUEUED) | Q(state=SampleJob.State.RUNNING, lease_until__lt=timezone.now())
+    return list(SampleJob.objects.filter(free).order_by("created_at"))
+
+
+def run_sample_job(*, job: SampleJob) -> None:
+    """Make a claimed job's tasks, a few prompts at a time; what is made stays when the worker dies in between."""
+    deployment = deployment_of(project=job.project)
+    if deployment is None:
+        _finish(job, SampleJob.State.FAILED, "no policy is live for this project")
+        return
+    backend = backend_of(deployment.endpoint)
+    sampler = _Sampler(job.project, deployment.live, backend, job.responses_per_prompt)
+    try:
+        while (left := job.prompts_wanted - job.tasks_made - job.prompts_given_up) > 0:
+            prompts = _take_prompts(job.project, min(left, PROMPTS_AT_ONCE))
+            made = [new for prompt in prompts if (new := sampler.task_for(prompt)) is not None]
+            if not _record(job, made, given_up=len(prompts) - len(made)):
+                logger.warning("sample job=%s fence=%s: taken over by another worker", job.pk, job.fence)
+                return
+    except BackendError as error:
+        _finish(job, SampleJob.State.FAILED, str(error))
+        return
+    _finish(job, SampleJob.State.DONE, "")
+
+
+def _take_prompts(project: Project, count: int) -> list[Prompt]:
+    """Return the prompts least often sampled, counted at once so that two workers take different ones."""
+    with transaction.atomic():
+        prompts = list(
+            Prompt.objects.select_for_update(skip_locked=True)
+            .filter(project=project, active=True)
+            .order_by("times_sampled", "id")[:count]
+        )
+        Prompt.objects.filter(pk__in=[prompt.pk for prompt in prompts]).update(times_sampled=F("times_sampled") + 1)
+    if not prompts:
+        raise BackendError("every prompt of the project is being sampled by another worker")
+    return prompts
+
+
+@transaction.atomic
+def _record(job: SampleJob, made: Sequence[NewTask], given_up: int) -> bool:
+    """Store tasks and the job's count in one transaction, unless another worker holds the job by now."""
+    mine = SampleJob.objects.filter(pk=job.pk, fence=job.fence).update(
+        tasks_made=F("tasks_made") + len(made),
+        prompts_given_up=F("prompts_given_up") + given_up,
+        lease_until=timezone.now() + LEASE,
+    )
+    if not mine:
+        return False
+    create_tasks(project=job.project, tasks=made)
+    job.tasks_made += len(made)
+    job.prompts_given_up += given_up
+    return True
+
+
+def _finish(job: SampleJob, state: SampleJob.State, error: str) -> None:
+    SampleJob.objects.filter(pk=job.pk, fence=job.fence).update(
+        state=state, error=error, lease_until=None, finished_at=timezone.now()
+    )
+    logger.info("sample job=%s state=%s tasks=%s %s", job.pk, state, job.tasks_made, error)
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    """Draws a task's responses and replaces those that are too alike."""
+
+    project: Project
+    policy: PolicyVersion
+    backend: Backend
+    count: int
+
+    def task_for(self, prompt: Prompt) -> NewTask | None:
+        """Return a task of different responses, None where the policy keeps saying the same."""
+        sampling = SamplingParameters(self.project.temperature, self.project.top_p, self.project.max_new_tokens)
+        kept: list[Generated] = []
+        for _ in range(TRIES):
+            # Seeds are random and recorded: the same request with the same seed gives the same response again.
+            seeds = [secrets.randbelow(2**31) for _ in range(self.count - len(kept))]
+            for generated in self.backend.generate(self.policy, prompt.messages, sampling, seeds):
+                if not any(too_alike(generated.text, other.text) for other in kept):
+                    kept.append(generated)
+            if len(kept) == self.count:
+                responses = [self._response(generated, sampling) for generated in kept]
+                return NewTask(prompt=prompt, responses=responses)
+        return None
+
+    def _response(self, generated: Generated, sampling: SamplingParameters) -> NewResponse:
+        return NewResponse(
+            text=generated.text,
+            source=Response.Source.POLICY,
+            policy=self.policy,
+            sampling=sampling.as_json(),
+            seed=generated.seed,
+            token_count=generated.token_count,
+            finish_reason=generated.finish_reason,
+        )
+
+
+def too_alike(first: str, second: str) -> bool:
+    """Say whether two responses leave nothing to judge: the same words (or, in Chinese, characters) nearly in order."""
+    mine, theirs = _words(first), _words(second)
+    if mine == theirs:
+        return True
+    return SequenceMatcher(None, mine, theirs, autojunk=False).ratio() >= ALIKE
+
+
+def _words(text: str) -> list[str]:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", folded)

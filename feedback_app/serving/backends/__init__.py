@@ -1,0 +1,23 @@
+"""One way to speak to whatever serves policies: the backend of an endpoint's kind."""
+
+from feedback_app.serving.backends.base import Backend, BackendError, Generated, SamplingParameters
+from feedback_app.serving.backends.embedded import EmbeddedBackend
+from feedback_app.serving.backends.tgi import TGIBackend
+from feedback_app.serving.backends.vllm import VLLMBackend
+from feedback_app.serving.models import Endpoint
+
+__all__ = ["Backend", "BackendError", "Generated", "SamplingParameters", "backend_of"]
+
+KINDS: dict[str, type[Backend]] = {
+    Endpoint.Backend.EMBEDDED: EmbeddedBackend,
+    Endpoint.Backend.TGI: TGIBackend,
+    Endpoint.Backend.VLLM: VLLMBackend,
+}
+
+
+def backend_of(endpoint: Endpoint) -> Backend:
+    """Return the backend that speaks to an endpoint; raises BackendError where nobody can push to it."""
+    kind = KINDS.get(endpoint.backend)
+    if kind is None:
+        raise BackendError(f"endpoint {endpoint.name}: policies are deployed there by others")
+    return kind(endpoint)

@@ -1,0 +1,19 @@
+"""Writes to serving: policy versions, pushes and the live pointer."""
+
+from feedback_app.serving.services.policies import (
+    ensure_base_policy,
+    ensure_endpoint,
+    register_policy,
+    restage_missing,
+)
+from feedback_app.serving.services.pushing import PushRefused, push_policy, roll_back
+
+__all__ = [
+    "PushRefused",
+    "ensure_base_policy",
+    "ensure_endpoint",
+    "push_policy",
+    "register_policy",
+    "restage_missing",
+    "roll_back",
+]

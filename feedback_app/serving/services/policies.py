@@ -1,0 +1,108 @@
+"""Policy versions: registered once, never changed, and loaded again where an endpoint has lost them."""
+
+import logging
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.accounts.services import record_audit
+from feedback_app.projects.models import Project
+from feedback_app.serving.backends import BackendError, backend_of
+from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion
+from training.records import MANIFEST, file_sha256
+
+logger = logging.getLogger(__name__)
+EMBEDDED = "embedded"
+
+
+def ensure_endpoint(*, name: str = EMBEDDED) -> Endpoint:
+    """Return the endpoint of that name; the embedded one is made, and follows SERVING_URL when its port moves."""
+    endpoint, _ = Endpoint.objects.get_or_create(
+        name=name, defaults={"backend": Endpoint.Backend.EMBEDDED, "url": settings.SERVING_URL}
+    )
+    if endpoint.backend == Endpoint.Backend.EMBEDDED and endpoint.url != settings.SERVING_URL:
+        endpoint.url = settings.SERVING_URL
+        endpoint.save(update_fields=["url"])
+    return endpoint
+
+
+def ensure_base_policy(*, project: Project, directory: str = "", endpoint: Endpoint | None = None) -> PolicyVersion:
+    """Return the project's version 0, the base model, made and pointed to where the project has none yet."""
+    found = PolicyVersion.objects.filter(project=project, number=0).first()
+    if found is not None:
+        return found
+    try:
+        with transaction.atomic():
+            base = PolicyVersion.objects.create(
+                project=project,
+                number=0,
+                name=f"{project.slug}-v0",
+                source=PolicyVersion.Source.BASE,
+                directory=directory or settings.BASE_MODEL,
+            )
+            Deployment.objects.create(
+                project=project, endpoint=endpoint or ensure_endpoint(), live=base, flipped_at=timezone.now()
+            )
+    except IntegrityError:  # another process was first
+        return PolicyVersion.objects.get(project=project, number=0)
+    return base
+
+
+@transaction.atomic
+def register_policy(
+    *,
+    project: Project,
+    directory: Path,
+    parent: PolicyVersion | None,
+    source: PolicyVersion.Source,
+    round_id: UUID | None = None,
+    evaluation: dict[str, object] | None = None,
+    registered_by: User | None = None,
+) -> PolicyVersion:
+    """Make the project's next version of a directory; a round's is made once however often it is asked for."""
+    Project.objects.select_for_update().only("id").get(pk=project.pk)
+    if round_id is not None and (found := PolicyVersion.objects.filter(round_id=round_id).first()):
+        return found
+    newest = PolicyVersion.objects.filter(project=project).aggregate(newest=Max("number"))["newest"]
+    number = 1 if newest is None else newest + 1
+    manifest = directory / MANIFEST
+    policy = PolicyVersion.objects.create(
+        project=project,
+        number=number,
+        name=f"{project.slug}-v{number}",
+        source=source,
+        parent=parent,
+        directory=str(directory),
+        manifest_sha256=file_sha256(manifest) if manifest.is_file() else "",
+        round_id=round_id,
+        evaluation=evaluation or {},
+    )
+    record_audit(actor=registered_by, action="policy.register", subject=policy.name, project_slug=project.slug)
+    return policy
+
+
+def restage_missing() -> list[str]:
+    """Load every live version that its endpoint does not have, as after the endpoint's restart; return their names.
+
+    An endpoint that does not answer is left for the next tick, and said so.
+    """
+    staged = []
+    for deployment in Deployment.objects.select_related("endpoint", "live", "project"):
+        if deployment.endpoint.backend == Endpoint.Backend.EMBEDDED:
+            deployment.endpoint = ensure_endpoint(name=deployment.endpoint.name)
+        try:
+            backend = backend_of(deployment.endpoint)
+            try:
+                backend.identify(deployment.live)
+            except BackendError:
+                backend.stage(deployment.live)
+                backend.identify(deployment.live)
+                staged.append(deployment.live.name)
+        except BackendError as error:
+            logger.warning("restage project=%s policy=%s: %s", deployment.project.slug, deployment.live.name, error)
+    return staged
