@@ -18,6 +18,9 @@ from feedback_app.projects.models import Project, ProtocolVersion
 from feedback_app.projects.protocols import parse_protocol
 from feedback_app.serving.models import PolicyVersion
 
+# Line ends to Python's splitlines and JavaScript of old, though not to JSON: escaped, a row is one line to everybody.
+LINE_ENDS = tuple((chr(code), f"\\u{code:04x}") for code in (0x85, 0x2028, 0x2029))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
@@ -37,9 +40,15 @@ class Export:
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield (split, JSON line) for every row, the rows of a prompt together."""
         for tasks in self.prompts():
-            split = tasks[0].split
-            for line in self.format.lines(tasks, self.rules):
-                yield split, line
+            for line in self.lines_of(tasks):
+                yield tasks[0].split, line
+
+    def lines_of(self, tasks: list[ExportTask]) -> Iterator[str]:
+        """Yield the rows of one prompt's tasks."""
+        for line in self.format.lines(tasks, self.rules):
+            for letter, escaped in LINE_ENDS:
+                line = line.replace(letter, escaped)
+            yield line
 
     def prompts(self) -> Iterator[list[ExportTask]]:
         """Yield the judged tasks of each prompt."""

@@ -105,7 +105,7 @@ def _write_files(export: Export, folder: Path, file_type: str) -> _Tally:
         plain: dict[str, IO[str]] = {}
         for tasks in export.prompts():
             split, some = tasks[0].split, False
-            for line in export.format.lines(tasks, export.rules):
+            for line in export.lines_of(tasks):
                 if split not in plain:
                     plain[split] = stack.enter_context((folder / f"{split}.jsonl").open("w", encoding="utf-8"))
                 plain[split].write(f"{line}\n")

@@ -1,0 +1,125 @@
+"""A dataset version is frozen: equal rows give an equal hash, each split its own file, and nothing changes after."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from feedback_app.annotation.models import Judgment
+from feedback_app.annotation.splits import hash_root, split_of
+from feedback_app.datasets.services import create_dataset_version, folder_of, split_files, verify_dataset
+from feedback_app.projects.models import Project
+from tests.factories import make_project
+from tests.web.judged import RANKINGS, judged_rows, run_rows
+
+pytestmark = pytest.mark.django_db
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_each_split_has_a_file_of_its_own_and_the_manifest_counts_them() -> None:
+    project = make_project()
+    run_rows(project, judged_rows(40))
+    version = create_dataset_version(project=project, format="preference", options={})
+    files = split_files(version)
+    assert list(files) == ["train", "validation", "test"]
+    for split, path in files.items():
+        rows = rows_of(path)
+        assert version.manifest["rows"][split] == len(rows)
+        assert {split_of(hash_root(row["prompt"])) for row in rows} == {split}
+        assert version.manifest["prompts"][split] == len({row["prompt_id"] for row in rows})
+    assert version.manifest["annotators"] == 3
+    assert version.manifest["policies"] == {"bloom": version.manifest["tasks"], "llama": version.manifest["tasks"]}
+    assert version.manifest["protocol_versions"] == [1]
+    assert json.loads((folder_of(version) / "manifest.json").read_text()) == version.manifest
+
+
+def test_equal_judgments_give_equal_versions_and_one_more_another() -> None:
+    project = make_project()
+    run_rows(project, judged_rows(20))
+    first, second = (create_dataset_version(project=project, format="preference", options={}) for _ in range(2))
+    assert (first.number, second.number) == (1, 2)
+    assert first.content_sha256 == second.content_sha256
+    assert first.directory != second.directory
+    run_rows(project, judged_rows(21))
+    third = create_dataset_version(project=project, format="preference", options={})
+    assert third.content_sha256 != first.content_sha256
+    verify_dataset(first)
+
+
+def test_a_changed_file_is_found_out() -> None:
+    project = make_project()
+    run_rows(project, judged_rows(10))
+    version = create_dataset_version(project=project, format="preference", options={"split": "train"})
+    path = split_files(version)["train"]
+    assert path.stat().st_mode & 0o222 == 0  # nobody writes it by accident
+    path.chmod(0o644)
+    path.write_text(path.read_text().replace("Yes", "Yep"))
+    with pytest.raises(ValidationError, match=r"train\.jsonl is missing or was changed"):
+        verify_dataset(version)
+
+
+def test_a_version_of_nothing_is_refused_and_leaves_no_folder() -> None:
+    project = make_project()
+    run_rows(project, judged_rows(3))
+    Judgment.objects.all().delete()
+    home = folder_of_datasets()
+    before = sorted(home.iterdir()) if home.exists() else []
+    with pytest.raises(ValidationError, match="no judgment"):
+        create_dataset_version(project=project, format="preference", options={})
+    assert sorted(home.iterdir()) == before
+
+
+def folder_of_datasets() -> Path:
+    from django.conf import settings as django_settings
+
+    return Path(django_settings.DATA_DIR) / "datasets"
+
+
+def test_parquet_versions_hold_the_same_rows() -> None:
+    import pyarrow.parquet
+
+    project = make_project()
+    run_rows(project, judged_rows(20))
+    lines = split_files(create_dataset_version(project=project, format="preference", options={}))
+    typed = split_files(create_dataset_version(project=project, format="preference", options={}, file_type="parquet"))
+    for split, path in typed.items():
+        assert pyarrow.parquet.read_table(path).to_pylist() == rows_of(lines[split])
+
+
+PROMPTS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12), min_size=1, max_size=12, unique=True
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(prompts=PROMPTS, verdicts=st.lists(st.sampled_from([0, 1, 2]), min_size=12, max_size=12))
+def test_no_example_stands_on_two_sides(prompts: list[str], verdicts: list[int]) -> None:
+    project: Project = make_project()
+    rows = [
+        {
+            # The same root as plain text and as a longer conversation: both belong on one side.
+            "prompt": prompt if number % 2 else [{"role": "user", "content": prompt}, *more],
+            "responses": [{"text": f"{number} a"}, {"text": f"{number} b"}],
+            "judgments": [{"annotator": "a", "ranking": RANKINGS[verdict]}],
+        }
+        for number, (prompt, verdict) in enumerate(zip(prompts * 2, verdicts * 2, strict=False))
+        for more in [[{"role": "assistant", "content": "?"}, {"role": "user", "content": "!"}] if number % 3 else []]
+    ]
+    job = run_rows(project, rows)
+    assert job.rows_refused == 0
+    if set(verdicts[: len(prompts)]) == {0}:
+        return
+    version = create_dataset_version(project=project, format="preference", options={"ties": "both"})
+    sides: dict[str, set[str]] = {}
+    for split, path in split_files(version).items():
+        for row in rows_of(path):
+            sides.setdefault(hash_root(row["prompt"]), set()).add(split)
+    assert all(len(side) == 1 for side in sides.values())
+    assert sum(version.manifest["rows"].values()) == sum(2 if v == 0 else 1 for v in (verdicts * 2)[: len(rows)])
