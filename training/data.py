@@ -8,7 +8,7 @@ from torch import Tensor
 from training.advantages import masked_mean
 from training.head import state_logprobs
 from training.models import Batch, encode, output_weight, render_dialogue, render_prompt, response_states
-from training.records import CompletionRow
+from training.records import CompletionRow, DataError
 
 
 def render_completions(
@@ -25,7 +25,7 @@ def _split(tokenizer: Any, row: CompletionRow, max_length: int) -> tuple[list[in
     prompt = render_prompt(tokenizer, row.prompt)
     whole = render_dialogue(tokenizer, [*row.prompt, *row.completion])
     if not whole.startswith(prompt):
-        raise ValueError("this chat template writes an answered prompt differently from an open one")
+        raise DataError("chat template: it writes an answered prompt differently from an open one: no completion can be cut out")
     # Tokenised apart: a token across the border could not be generated from the prompt alone.
     completion = encode(tokenizer, whole[len(prompt) :])[: max_length - 1]
     kept = max_length - len(completion)

@@ -1,0 +1,94 @@
+"""What pretraining and supervised fine-tuning share: a language model, counted tokens, one resumable loop."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from training.canary import write_canary
+from training.checkpoint import OutputDirectory, Stopped, stop_requests
+from training.config import PretrainConfig, SFTConfig
+from training.data import completion_loss
+from training.models import MasterWeights, make_batch, save_model, schedule_scale
+
+Row = tuple[list[int], list[int]]  # what is given, what is learned
+
+
+class LanguageTraining:
+    """The state of a run: the model, its optimiser, and rows of (given tokens, learned tokens)."""
+
+    def __init__(
+        self, config: SFTConfig | PretrainConfig, model: Any, tokenizer: Any, train: Sequence[Row], held: Sequence[Row]
+    ) -> None:
+        self.config, self.model, self.tokenizer = config, model, tokenizer
+        self.train, self.held = list(train), list(held)
+        self.optimiser = MasterWeights([(list(model.parameters()), config.lr)], config)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.train) // self.config.batch)
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.config.epochs
+
+    def batch_at(self, step: int) -> list[Row]:
+        """Return a step's rows; it depends on the seed and the step alone, so a resume has nothing to remember."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        generator = torch.Generator().manual_seed(self.config.seed * 7919 + epoch)
+        order = torch.randperm(len(self.train), generator=generator)
+        rows = order[place * self.config.batch : (place + 1) * self.config.batch]
+        return [self.train[int(row)] for row in rows]
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take one optimiser step; return what was watched."""
+        batch = make_batch(*_columns(self.batch_at(step)), self.tokenizer.pad_token_id)
+        loss = completion_loss(self.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self.optimiser.step(schedule_scale(self.config, step, self.steps))
+        return {"loss/train": float(loss.detach()), "grad_norm": norm, "tokens": float(batch.response_lengths_B.sum())}
+
+    @torch.no_grad()
+    def held_loss(self) -> float:
+        """Return the mean loss a token over the validation rows."""
+        total, count = 0.0, 0
+        for start in range(0, len(self.held), self.config.batch):
+            rows = self.held[start : start + self.config.batch]
+            batch = make_batch(*_columns(rows), self.tokenizer.pad_token_id)
+            tokens = int(batch.response_lengths_B.sum())
+            total, count = total + float(completion_loss(self.model, batch)) * tokens, count + tokens
+        return total / count
+
+
+def _columns(rows: Sequence[Row]) -> tuple[list[list[int]], list[list[int]]]:
+    return [given for given, _ in rows], [learned for _, learned in rows]
+
+
+def train_language(training: LanguageTraining, output: OutputDirectory) -> dict[str, float]:
+    """Train to the end of the last epoch, write model/ and canary.json; return the stage's metrics.
+
+    Raises:
+        Stopped: a signal came; the checkpoint is written.
+    """
+    first = 0
+    if (found := output.load_checkpoint()) is not None:
+        first, state = found
+        training.optimiser.load(state["optimiser"])
+    watched: dict[str, float] = {}
+    with stop_requests() as stop:
+        for step in range(first, training.steps):
+            watched = training.step(step)
+            last = step + 1 == training.steps
+            if training.held and ((step + 1) % training.steps_per_epoch == 0):
+                watched["loss/validation"] = training.held_loss()
+            output.log({"update": step + 1, "updates": training.steps, **watched})
+            if stop.received or (not last and (step + 1) % training.config.checkpoint_every == 0):
+                output.save_checkpoint(step + 1, {"optimiser": training.optimiser.state()})
+            if stop.received and not last:
+                raise Stopped
+    save_model(training.model, training.tokenizer, output.path)
+    write_canary(output.path)
+    metrics = {"n/train_rows": float(len(training.train)), "steps": float(training.steps)}
+    if training.held:
+        metrics |= {"n/validation_rows": float(len(training.held)), "loss/validation": training.held_loss()}
+    return metrics | {"loss/train": watched["loss/train"]} if watched else metrics
