@@ -66,7 +66,7 @@ def test_a_ranking_that_is_none_is_refused_by_name(ranking: Any) -> None:
 def test_only_what_the_protocol_requires_is_required() -> None:
     assert read({"ranking": [[A], [B]]}, PRESETS["pairwise"]).strength is None
     assert refused({}, PRESETS["pairwise"]) == ["ranking"]
-    assert refused({}, EVERYTHING) == ["rationale", "ratings"]
+    assert refused({}, EVERYTHING) == ["ratings", "rationale"]
     assert refused({"ranking": [[A], [B]]}, PRESETS["pairwise-strength"]) == ["strength"]
 
 
@@ -76,7 +76,7 @@ def test_what_the_protocol_does_not_know_is_refused_by_name() -> None:
         "ranking": ranking, "all_bad": True, "strength": 1, "ratings": {A: {"clear": 1}}, "flags": {A: ["spam"]},
         "rewrites": {A: "x"}, "rationale": "why", "mood": 1, "id": "x",
     }  # fmt: skip
-    unknown = ["all_bad", "flags", "id", "mood", "rationale", "ratings", "rewrites", "strength"]
+    unknown = ["all_bad", "flags", "id", "mood", "ratings", "rationale", "rewrites", "strength"]
     assert refused(body, NO_TIES) == unknown
     assert refused({"ranking": [[A, B]]}, NO_TIES) == ["ranking"]
     assert refused({"ranking": ranking, "ratings": {}}, PRESETS["ratings"]) == ["ranking", "ratings"]
