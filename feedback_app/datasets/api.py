@@ -23,7 +23,7 @@ from feedback_app.datasets import selectors, services
 from feedback_app.datasets.exporting.options import OptionsError, parse_options
 from feedback_app.datasets.exporting.rows import Export, prepare_export
 from feedback_app.datasets.exporting.writing import FILE_TYPES, write_pieces
-from feedback_app.datasets.formats import IMPORT_FORMATS
+from feedback_app.datasets.formats.imports import IMPORT_FORMATS
 from feedback_app.datasets.models import DatasetVersion, ImportJob
 from feedback_app.datasets.schemas import (
     EXPORT_PARAMETERS,

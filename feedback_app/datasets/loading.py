@@ -43,6 +43,7 @@ class _Place:
     content: list[Any]
     # By annotator: the hash of the judgment that stands, in the table or in this batch.
     judged: dict[str, str] = field(default_factory=dict)
+    # With the id() of the row that brought it: a line may hold several rows.
     added: list[tuple[RowJudgment, int]] = field(default_factory=list)
     row: Row | None = None
 
@@ -117,18 +118,18 @@ class Loader:
         for index, judgment in enumerate(row.judgments):
             stands = place.judged.get(username_of(self.project, judgment.annotator))
             if stands is None:
-                fresh.append((judgment, row.line))
+                fresh.append((judgment, id(row)))
             elif stands != judgment.body_sha256:
                 reason = f"judgments[{index}].annotator: {judgment.annotator!r} has judged this row otherwise already"
                 loaded.refused.append((row.line, reason))
                 return False
-        for judgment, _line in fresh:
+        for judgment, _brought in fresh:
             place.judged[username_of(self.project, judgment.annotator)] = judgment.body_sha256
         place.added += fresh
         return True
 
     def _store_prompts(self, rows: Iterable[Row]) -> tuple[dict[str, str], set[int]]:
-        """Return the prompts' ids by content, and the lines that brought a new one."""
+        """Return the prompts' ids by content, and the id() of each row that brought a new one."""
         first: dict[str, Row] = {}
         for row in rows:
             first.setdefault(row.content_sha256, row)
@@ -151,14 +152,14 @@ class Loader:
             made = {digest: str(pk) for pk, digest in cursor.fetchall()}
         stored = Prompt.objects.filter(project=self.project, content_sha256__in=set(first) - set(made))
         ids = made | {digest: str(pk) for digest, pk in stored.values_list("content_sha256", "pk")}
-        return ids, {first[digest].line for digest in made}
+        return ids, {id(first[digest]) for digest in made}
 
     def _count(self, rows: Iterable[Row], places: dict[str, _Place], fresh: set[int], loaded: Loaded) -> None:
         """Count a row as new where it brought a prompt, a task or a judgment, and else as known."""
-        bringing = fresh | {line for place in places.values() for _, line in place.added}
-        bringing |= {place.row.line for place in places.values() if place.row}
+        bringing = fresh | {brought for place in places.values() for _, brought in place.added}
+        bringing |= {id(place.row) for place in places.values() if place.row}
         for row in rows:
-            if row.line in bringing:
+            if id(row) in bringing:
                 loaded.new += 1
             else:
                 loaded.known += 1
@@ -193,7 +194,7 @@ class Loader:
         assignments, judgments = [], []
         for place in places:
             order = _array(range(len(place.response_ids)))
-            for judgment, _line in place.added:
+            for judgment, _brought in place.added:
                 assignment, moment = str(uuid.uuid4()), judgment.created_at or now
                 annotator = self._annotators[judgment.annotator]
                 assignments.append(

@@ -1,8 +1,10 @@
-"""From judgments to pairs of one response chosen over another: every rule by which many become one, in one place."""
+"""From judgments to examples: every rule by which a verdict becomes pairs, labels or ranks, in one place."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice, pairwise
+from math import floor
 
 from feedback_app.datasets.exporting.options import WITHOUT_MERIT, ExportOptions
 from feedback_app.datasets.exporting.source import TRUNCATED, ExportJudgment, ExportTask
@@ -19,6 +21,35 @@ class Pair:
     rejected: int
     margin: float
     weight: float
+
+
+@dataclass(slots=True)
+class Label:
+    """A response wanted or not, by position."""
+
+    id: str
+    place: int
+    wanted: bool
+    weight: float
+
+
+@dataclass(slots=True)
+class Ranking:
+    """Responses by position, and the rank of each: 0 is best, equal is a tie."""
+
+    id: str
+    places: list[int]
+    ranks: list[int]
+    weight: float
+
+
+@dataclass(slots=True)
+class Rating:
+    """A response, by position, and its score for each attribute."""
+
+    id: str
+    place: int
+    scores: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,32 +124,115 @@ class PairRules:
         return round(share * FULL_STRENGTH if self.options.margin == "large" else share, 6)
 
     def _of_majority(self, task: ExportTask) -> Iterator[Pair]:
-        """Yield the pairs that more (or weightier) judgments assert than deny or call a tie."""
-        votes: dict[tuple[int, int], list[tuple[float, float]]] = {}
-        totals: dict[tuple[int, int], float] = {}
+        won, wins = self._won(task)
+        for pair in _chosen_pairs(wins, self.options.pairs):
+            if pair in won:
+                margin, share = won[pair]
+                yield Pair(f"{task.id}:{pair[0]}-{pair[1]}", *pair, margin, share)
+
+    def _won(self, task: ExportTask) -> tuple[dict[tuple[int, int], tuple[float, float]], dict[int, float]]:
+        """Return the pairs that more (or weightier) judgments assert than deny or call a tie, with (margin, share),
+        and how many such pairs each judged response wins (Copeland's score)."""
+        votes: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+        totals: dict[tuple[int, int], float] = defaultdict(float)
         for judgment in task.judgments:
-            weight = 1.0 if self.reliability is None else self.reliability.get(judgment.annotator, 0.0)
+            weight = self._trust(judgment)
             scores = self.scores_of(judgment)
             smallest = self.options.rating_gap if not judgment.ranks else 0.0
             for i, j in combinations(sorted(scores), 2):
                 gap = scores[i] - scores[j]
-                totals[i, j] = totals.get((i, j), 0.0) + weight
+                totals[i, j] += weight
                 if gap != 0 and abs(gap) >= smallest:
-                    pair = (i, j) if gap > 0 else (j, i)
-                    votes.setdefault(pair, []).append((weight, self._margin(judgment, abs(gap))))
+                    votes[(i, j) if gap > 0 else (j, i)].append((weight, self._margin(judgment, abs(gap))))
         won: dict[tuple[int, int], tuple[float, float]] = {}
         for (i, j), total in totals.items():
-            sums = {pair: sum(weight for weight, _ in votes.get(pair, ())) for pair in ((i, j), (j, i))}
+            sums = {pair: sum(weight for weight, _ in votes[pair]) for pair in ((i, j), (j, i))}
             tied = total - sum(sums.values())
             for pair, weight in sums.items():
                 if weight > max(tied, sums[pair[::-1]]) and weight > 0:
                     margin = sum(w * m for w, m in votes[pair]) / weight
                     won[pair] = (round(margin, 6), round(weight / total, 6))
-        wins = {place: float(sum(pair[0] == place for pair in won)) for pair in won for place in pair}
-        for pair in _chosen_pairs(wins, self.options.pairs):
-            if pair in won:
-                margin, share = won[pair]
-                yield Pair(f"{task.id}:{pair[0]}-{pair[1]}", *pair, margin, share)
+        wins = {place: float(sum(pair[0] == place for pair in won)) for pair in totals for place in pair}
+        return won, wins
+
+    def _trust(self, judgment: ExportJudgment) -> float:
+        return 1.0 if self.reliability is None else self.reliability.get(judgment.annotator, 0.0)
+
+    def labels_of(self, task: ExportTask) -> list[Label]:
+        """Return the best responses as wanted and the worst as not; of a verdict that all are bad, all as not."""
+        given = [
+            (self._trust(judgment), Label(f"{judgment.id}:{place}", place, wanted, 1.0))
+            for judgment in task.judgments
+            for place, wanted in self._best_and_worst(judgment)
+            if self._usable(task, place)
+        ]
+        if self.options.combine == "per_judgment":
+            return [label for _, label in given]
+        combined = []
+        for place in range(len(task.responses)):
+            votes = [(trust, label.wanted) for trust, label in given if label.place == place]
+            balance = sum(trust if wanted else -trust for trust, wanted in votes)
+            if balance:
+                share = abs(balance) / sum(trust for trust, _ in votes)
+                combined.append(Label(f"{task.id}:{place}", place, balance > 0, round(share, 6)))
+        return combined
+
+    def _best_and_worst(self, judgment: ExportJudgment) -> Iterator[tuple[int, bool]]:
+        scores = self.scores_of(judgment)
+        if judgment.all_bad:
+            yield from ((place, False) for place in sorted(scores))
+            return
+        if not scores:
+            return
+        best, worst = max(scores.values()), min(scores.values())
+        if best == worst or (not judgment.ranks and best - worst < self.options.rating_gap):
+            return
+        yield from ((place, score == best) for place, score in sorted(scores.items()) if score in (best, worst))
+
+    def rankings_of(self, task: ExportTask) -> list[Ranking]:
+        """Return a ranking for each judgment, or one of all where judgments are combined."""
+        if self.options.combine != "per_judgment":
+            return self.combined_rankings_of(task)
+        rankings = (self._ranking(task, judgment.id, self.scores_of(judgment)) for judgment in task.judgments)
+        return [ranking for ranking in rankings if ranking is not None]
+
+    def combined_rankings_of(self, task: ExportTask) -> list[Ranking]:
+        """Return one ranking, by how many other responses each one beats; none where fewer than two are left."""
+        ranking = self._ranking(task, task.id, self._won(task)[1])
+        return [ranking] if ranking else []
+
+    def _ranking(self, task: ExportTask, name: str, scores: Mapping[int, float]) -> Ranking | None:
+        places = [place for place in sorted(scores) if self._usable(task, place)]
+        tiers = sorted({scores[place] for place in places}, reverse=True)
+        if len(places) < 2:
+            return None
+        return Ranking(name, places, [tiers.index(scores[place]) for place in places], 1.0)
+
+    def ratings_of(self, task: ExportTask) -> list[Rating]:
+        """Return each judgment's scores of each response, or their means, rounded, where judgments are combined."""
+        given = [
+            (judgment, place, scores)
+            for judgment in task.judgments
+            for place, scores in sorted(judgment.ratings.items())
+            if self._usable(task, place)
+        ]
+        if self.options.combine == "per_judgment":
+            return [Rating(f"{judgment.id}:{place}", place, scores) for judgment, place, scores in given]
+        sums: dict[int, dict[str, list[tuple[float, int]]]] = defaultdict(lambda: defaultdict(list))
+        for judgment, place, scores in given:
+            for attribute, score in scores.items():
+                sums[place][attribute].append((self._trust(judgment), score))
+        return [
+            Rating(f"{task.id}:{place}", place, {name: _rounded_mean(scores) for name, scores in of_place.items()})
+            for place, of_place in sorted(sums.items())
+        ]
+
+
+def _rounded_mean(scores: Sequence[tuple[float, int]]) -> int:
+    weight = sum(trust for trust, _ in scores)
+    if not weight:
+        scores, weight = [(1.0, score) for _, score in scores], float(len(scores))
+    return floor(sum(trust * score for trust, score in scores) / weight + 0.5)
 
 
 def _weight_of(attribute: str, weights: Mapping[str, float]) -> float:

@@ -35,7 +35,7 @@ class Export:
     @property
     def schema(self) -> pyarrow.Schema:
         """The columns of the file."""
-        return self.format.schema
+        return self.format.schema_of(self.attributes)
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield (split, JSON line) for every row, the rows of a prompt together."""

@@ -19,8 +19,8 @@ from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
-from feedback_app.datasets.formats import IMPORT_FORMATS
 from feedback_app.datasets.formats.base import FileRefused, RowRefused, SourceRow
+from feedback_app.datasets.formats.imports import IMPORT_FORMATS
 from feedback_app.datasets.loading import Loaded, Loader
 from feedback_app.datasets.models import ImportJob, RefusedRow
 from feedback_app.datasets.reading import RowReader

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.datasets.formats import IMPORT_FORMATS
+from feedback_app.datasets.formats.imports import IMPORT_FORMATS
 from feedback_app.datasets.models import ImportJob
 from feedback_app.datasets.selectors import import_as_json, refused_rows
 from feedback_app.datasets.services import run_import, start_import

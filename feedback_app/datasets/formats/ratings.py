@@ -1,0 +1,103 @@
+"""HelpSteer2's form: a prompt and a response as texts, and a whole number for each attribute."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import pyarrow
+
+from feedback_app.datasets.exporting.pairs import PairRules
+from feedback_app.datasets.exporting.source import ExportTask
+from feedback_app.datasets.formats.base import RowRefused, SourceRow, as_object
+from feedback_app.datasets.formats.dialogues import read_prompt, write_prompt
+
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+# After the attributes, whichever the project has.
+BESIDE = [(name, pyarrow.string()) for name in ("id", "prompt_id", "response_id", "policy", "finish_reason")]
+
+
+def schema_of(attributes: Sequence[str]) -> pyarrow.Schema:
+    """Return the columns for a project's attributes."""
+    scores = [(name, pyarrow.int64()) for name in attributes]
+    return pyarrow.schema([("prompt", pyarrow.string()), ("response", pyarrow.string()), *scores, *BESIDE])
+
+
+def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
+    """Yield one row a response and judgment, or one a response, rounded means, where judgments are combined."""
+    prompt = json.dumps(write_prompt(json.loads(tasks[0].messages_json)), ensure_ascii=False)
+    for task in tasks:
+        for rating in rules.ratings_of(task):
+            response = task.responses[rating.place]
+            about = json.dumps(
+                {
+                    **rating.scores,
+                    "id": rating.id,
+                    "prompt_id": task.prompt_id,
+                    "response_id": response.id,
+                    "policy": response.answered_by,
+                    "finish_reason": response.finish_reason,
+                },
+                ensure_ascii=False,
+            )
+            yield f'{{"prompt": {prompt}, "response": {response.text_json}, {about[1:]}'
+
+
+def convert(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
+    """Yield the rows of one prompt that stand together as one task, at the line of the first.
+
+    HelpSteer2 has one judge, the mean of its annotators; a response that comes again is the next one's.
+    """
+    for _, group in groupby(rows, key=_prompt_of):
+        members = list(group)
+        if members[0].problem or not isinstance(members[0].value, dict):
+            yield from (row if row.problem else SourceRow(row.line, problem="an object is needed") for row in members)
+            continue
+        try:
+            yield SourceRow(members[0].line, _judged_row([as_object(row.value) for row in members]))
+        except RowRefused as error:
+            yield SourceRow(members[0].line, problem=str(error))
+
+
+def _prompt_of(row: SourceRow) -> Any:
+    return (json.dumps(row.value.get("prompt")),) if isinstance(row.value, dict) else row.line
+
+
+def _judged_row(members: list[dict[str, Any]]) -> dict[str, Any]:
+    prompt = members[0].get("prompt")
+    if not isinstance(prompt, str):
+        raise RowRefused("prompt: a text is needed")
+    responses: dict[str, Any] = {}
+    judges: list[dict[str, dict[str, Any]]] = []
+    for member in members:
+        text = member.get("response")
+        if not isinstance(text, str):
+            raise RowRefused("response: a text is needed")
+        place = str(list(responses).index(text)) if text in responses else str(len(responses))
+        responses.setdefault(text, member.get("policy"))
+        scores = {name: _score(name, member[name]) for name in ATTRIBUTES if member.get(name) is not None}
+        if not scores:
+            raise RowRefused(f"helpfulness: a response needs at least one of {', '.join(ATTRIBUTES)}")
+        judge = next((judge for judge in judges if place not in judge), None)
+        if judge is None:
+            judges.append(judge := {})
+        judge[place] = scores
+    if len(responses) < 2:
+        raise RowRefused("response: a prompt needs two or more, in rows that stand together")
+    names = ["helpsteer2", *(f"helpsteer2-{number}" for number in range(2, len(judges) + 1))]
+    return {
+        "prompt": read_prompt(prompt),
+        "responses": [{"text": text, "model": model} for text, model in responses.items()],
+        "judgments": [{"annotator": name, "ratings": judge} for name, judge in zip(names, judges, strict=True)],
+    }
+
+
+def _score(name: str, value: Any) -> int:
+    """Return a whole number; CSV holds it as text, and some tables as a float."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise RowRefused(f"{name}: a number is needed") from None
+    if number != int(number):
+        raise RowRefused(f"{name}: a whole number is needed")
+    return int(number)
