@@ -50,7 +50,13 @@ def _parse_message(index: int, message: object) -> dict[str, str]:
 
 def storable(text: str) -> bool:
     """Say whether PostgreSQL can keep a text: it knows no NUL, and UTF-8 no half of a surrogate pair."""
-    return "\x00" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    if "\x00" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def storable_json(value: object) -> bool:

@@ -136,20 +136,18 @@ class Loader:
         if not first:
             return {}, set()
         wanted = list(first.values())
-        columns = (
-            [str(uuid.uuid4()) for _ in wanted],
-            [json.dumps(row.messages, ensure_ascii=False) for row in wanted],
-            [row.content_sha256 for row in wanted],
-            [row.root_sha256 for row in wanted],
-            [row.split for row in wanted],
-            [row.language or self.project.language for row in wanted],
-            [row.source for row in wanted],
-            [row.external_id if not row.responses else "" for row in wanted],
-        )
+        new = (
+            (str(uuid.uuid4()), _JSON.encode(row.messages), row.content_sha256, row.root_sha256, row.split,
+             row.language or self.project.language, row.source, "" if row.responses else row.external_id)
+            for row in wanted
+        )  # fmt: skip
         with connection.cursor() as cursor:
+            cursor.execute(WAITING_PROMPTS)
+            copy_rows("import_prompt", PROMPT_COLUMNS, new)
             # Sampling and the pages make prompts too, without our lock: the constraint decides who was first.
-            cursor.execute(INSERT_PROMPTS, [self.project.pk, timezone.now(), *columns])
+            cursor.execute(INSERT_PROMPTS, [self.project.pk, timezone.now()])
             made = {digest: str(pk) for pk, digest in cursor.fetchall()}
+            cursor.execute("TRUNCATE import_prompt")
         stored = Prompt.objects.filter(project=self.project, content_sha256__in=set(first) - set(made))
         ids = made | {digest: str(pk) for digest, pk in stored.values_list("content_sha256", "pk")}
         return ids, {id(first[digest]) for digest in made}
@@ -181,9 +179,9 @@ class Loader:
             for position, (pk, (text, model)) in enumerate(zip(place.response_ids, row.responses, strict=True)):
                 responses.append((pk, prompt, text, Response.Source.IMPORTED, model, "{}", "", now))
                 joins.append((place.task_id, pk, position))
-        copy_rows(Response, RESPONSE_COLUMNS, responses)
-        copy_rows(Task, TASK_COLUMNS, tasks)
-        copy_rows(TaskResponse, ("task_id", "response_id", "position"), joins)
+        copy_rows(Response._meta.db_table, RESPONSE_COLUMNS, responses)
+        copy_rows(Task._meta.db_table, TASK_COLUMNS, tasks)
+        copy_rows(TaskResponse._meta.db_table, ("task_id", "response_id", "position"), joins)
 
     def _store_judgments(self, places: Sequence[_Place]) -> None:
         if not places:
@@ -202,8 +200,8 @@ class Loader:
                      self.project.protocol_id, 0, "")
                 )  # fmt: skip
                 judgments.append(self._judgment_row(place, judgment, assignment, annotator, moment))
-        copy_rows(Assignment, ASSIGNMENT_COLUMNS, assignments)
-        copy_rows(Judgment, JUDGMENT_COLUMNS, judgments)
+        copy_rows(Assignment._meta.db_table, ASSIGNMENT_COLUMNS, assignments)
+        copy_rows(Judgment._meta.db_table, JUDGMENT_COLUMNS, judgments)
 
     def _judgment_row(
         self, place: _Place, judgment: RowJudgment, assignment: str, annotator: int, moment: datetime
@@ -212,7 +210,7 @@ class Loader:
 
         def by_id(values: dict[str, Any]) -> str:
             named = {place.response_ids[int(index)]: value for index, value in values.items()}
-            return json.dumps(named, ensure_ascii=False)
+            return _JSON.encode(named) if named else "{}"
 
         origin = Judgment.Origin.SIMULATED if judgment.simulated else Judgment.Origin.IMPORTED
         return (
@@ -269,31 +267,47 @@ JUDGMENT_COLUMNS = (
     "ratings", "flags", "rewrites", "rationale", "lead_time", "surplus", "revision", "body_sha256", "created_at",
     "updated_at", "void_reason",
 )  # fmt: skip
+PROMPT_COLUMNS = (
+    "id", "messages", "content_sha256", "root_sha256", "split", "language", "source", "external_id",
+)  # fmt: skip
+WAITING_PROMPTS = """
+    CREATE TEMPORARY TABLE IF NOT EXISTS import_prompt (
+        id uuid, messages jsonb, content_sha256 text, root_sha256 text, split text, language text, source text,
+        external_id text
+    ) ON COMMIT DELETE ROWS
+"""
 INSERT_PROMPTS = """
     INSERT INTO annotation_prompt (project_id, created_at, active, times_sampled, id, messages, content_sha256,
                                    root_sha256, split, language, source, external_id)
-    SELECT %s, %s, true, 0, id, messages::jsonb, content, root, split, language, source, external_id
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
-         AS new (id, messages, content, root, split, language, source, external_id)
+    SELECT %s, %s, true, 0, id, messages, content_sha256, root_sha256, split, language, source, external_id
+    FROM import_prompt
     ON CONFLICT (project_id, content_sha256) DO NOTHING
     RETURNING id, content_sha256
 """
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_JSON = json.JSONEncoder(ensure_ascii=False, check_circular=False)
 
 
-def copy_rows(model: type[Any], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """COPY rows into a model's table; columns left out take the database's default."""
-    table, names = model._meta.db_table, ", ".join(f'"{name}"' for name in columns)
+def copy_rows(table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """COPY rows into a table; columns left out take the database's default."""
+    names = ", ".join(f'"{name}"' for name in columns)
     with connection.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
         copy.write("".join("\t".join(map(_cell, row)) + "\n" for row in rows))
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        if "\\" in value:
+            value = value.replace("\\", "\\\\")
+        if "\n" in value:
+            value = value.replace("\n", "\\n")
+        if "\t" in value:
+            value = value.replace("\t", "\\t")
+        return value.replace("\r", "\\r") if "\r" in value else value
     if value is None:
         return "\\N"
-    if value is True or value is False:
+    if isinstance(value, bool):
         return "t" if value else "f"
-    return value.translate(_ESCAPES) if isinstance(value, str) else str(value)
+    return str(value)
 
 
 def _array(values: Iterable[int | None]) -> str:

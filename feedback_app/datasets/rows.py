@@ -52,14 +52,10 @@ class Row:
     responses: tuple[tuple[str, str], ...] = ()
     judgments: tuple[RowJudgment, ...] = ()
     external_id: str = ""
+    # What makes it the same row again: its external_id, or else its prompt and ordered (text, model) pairs.
+    identity_sha256: str
     language: str = ""
     source: str = ""
-
-    @property
-    def identity_sha256(self) -> str:
-        """What makes it the same row again: its external_id, or else its prompt and ordered (text, model) pairs."""
-        known_by = ["external_id", self.external_id] if self.external_id else ["content", self.content]
-        return hashlib.sha256(json.dumps(known_by, ensure_ascii=False).encode()).hexdigest()
 
     @property
     def content(self) -> list[Any]:
@@ -99,19 +95,27 @@ def parse_row(line: int, value: Any, *, protocol: Protocol) -> Row:
     except ConversationError as error:
         raise RowRefused(str(error)) from error
     root = hash_root(messages)
+    content = hash_conversation(messages)
     responses = _parse_responses(row, protocol)
+    external_id = _short_text(row, "external_id", LONGEST_ID)
     return Row(
         line=line,
         messages=messages,
-        content_sha256=hash_conversation(messages),
+        content_sha256=content,
         root_sha256=root,
         split=split_of(root),
         responses=responses,
         judgments=_parse_judgments(row, len(responses), protocol),
-        external_id=_short_text(row, "external_id", LONGEST_ID),
+        external_id=external_id,
+        identity_sha256=_identity(external_id, content, responses),
         language=_short_text(row, "language", 16),
         source=_short_text(row, "source", 100),
     )
+
+
+def _identity(external_id: str, content: str, responses: tuple[tuple[str, str], ...]) -> str:
+    known_by: list[Any] = ["external_id", external_id] if external_id else ["content", content, responses]
+    return hashlib.sha256(json.dumps(known_by).encode()).hexdigest()
 
 
 def _parse_responses(row: Mapping[str, Any], protocol: Protocol) -> tuple[tuple[str, str], ...]:

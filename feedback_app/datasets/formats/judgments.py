@@ -1,7 +1,8 @@
 """Judgments as they were given: judged rows, which the judged import reads back, with everything known beside them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow
 
@@ -66,53 +67,52 @@ AS_TEXT = ("ratings", "flags", "rewrites")
 def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
     """Yield one judged row a task."""
     for task in tasks:
-        external = json.dumps(task.external_id, ensure_ascii=False) if task.external_id else "null"
+        external = task.external_json if task.external_json != '""' else "null"
         responses = ", ".join(map(_response, task.responses))
         judgments = ", ".join(map(_judgment, task.judgments))
         yield (
             f'{{"id": "{task.id}", "external_id": {external}, "prompt_id": "{task.prompt_id}", '
             f'"split": "{task.split}", "language": "{task.language}", "prompt": {task.messages_json}, '
-            f'"responses": [{responses}], '
-            f'"judgments": [{judgments}]}}'
+            f'"responses": [{responses}], "judgments": [{judgments}]}}'
         )
 
 
+# Written out by hand where the value's form is known: an encoder's call for each row is what an export waits for.
 def _response(response: ExportResponse) -> str:
-    about = json.dumps(
-        {
-            "model": response.answered_by,
-            "id": response.id,
-            "policy": response.policy or None,
-            "finish_reason": response.finish_reason,
-            "token_count": response.token_count,
-            "seed": response.seed,
-        },
-        ensure_ascii=False,
+    policy = f'"{response.policy}"' if response.policy else "null"
+    return (
+        f'{{"text": {response.text_json}, "model": {_text(response.answered_by)}, "id": "{response.id}", '
+        f'"policy": {policy}, "finish_reason": {_text(response.finish_reason)}, '
+        f'"token_count": {_or_null(response.token_count)}, "seed": {_or_null(response.seed)}}}'
     )
-    return f'{{"text": {response.text_json}, {about[1:]}'
 
 
 def _judgment(judgment: ExportJudgment) -> str:
-    return json.dumps(
-        {
-            "annotator": judgment.annotator,
-            "ranking": ranking_of(judgment.ranks) if judgment.ranks else None,
-            "all_bad": judgment.all_bad,
-            "strength": judgment.strength,
-            "ratings": judgment.ratings,
-            "flags": judgment.flags,
-            "rewrites": judgment.rewrites,
-            "rationale": judgment.rationale,
-            "lead_time": judgment.lead_time,
-            "created_at": judgment.created_at,
-            "simulated": judgment.simulated,
-            "id": judgment.id,
-            "revision": judgment.revision,
-            "protocol": judgment.protocol,
-            "guidelines": judgment.guidelines,
-        },
-        ensure_ascii=False,
+    return (
+        f'{{"annotator": {_text(judgment.annotator)}, '
+        f'"ranking": {ranking_of(judgment.ranks) if judgment.ranks else "null"}, '
+        f'"all_bad": {_truth(judgment.all_bad)}, "strength": {_or_null(judgment.strength)}, '
+        f'"ratings": {_object(judgment.ratings)}, "flags": {_object(judgment.flags)}, '
+        f'"rewrites": {_object(judgment.rewrites)}, "rationale": {_text(judgment.rationale)}, '
+        f'"lead_time": {_or_null(judgment.lead_time)}, "created_at": "{judgment.created_at}", '
+        f'"simulated": {_truth(judgment.simulated)}, "id": "{judgment.id}", "revision": {judgment.revision}, '
+        f'"protocol": {judgment.protocol}, "guidelines": {_or_null(judgment.guidelines)}}}'
     )
+
+
+_text = json.encoder.encode_basestring
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _or_null(value: float | None) -> str:
+    return "null" if value is None else repr(value)
+
+
+def _object(value: Mapping[int, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False) if value else "{}"
 
 
 def ranking_of(ranks: Sequence[int | None]) -> list[list[int]]:

@@ -26,6 +26,9 @@ SCHEMA = pyarrow.schema(
 )
 
 
+_text = json.encoder.encode_basestring
+
+
 def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
     """Yield one row a pair."""
     for task, pair in rules.pairs_of_prompt(tasks):
@@ -46,8 +49,7 @@ def about(task: ExportTask, pair: Pair) -> str:
     return (
         f'"id": "{pair.id}", "margin": {pair.margin}, "weight": {pair.weight}, "prompt_id": "{task.prompt_id}", '
         f'"chosen_id": "{chosen.id}", "rejected_id": "{rejected.id}", '
-        f'"chosen_policy": {json.dumps(chosen.answered_by, ensure_ascii=False)}, '
-        f'"rejected_policy": {json.dumps(rejected.answered_by, ensure_ascii=False)}, '
+        f'"chosen_policy": {_text(chosen.answered_by)}, "rejected_policy": {_text(rejected.answered_by)}, '
         f'"chosen_finish_reason": "{chosen.finish_reason}", "rejected_finish_reason": "{rejected.finish_reason}"'
     )
 

@@ -1,0 +1,202 @@
+"""How fast judged rows come in and go out, in how much memory, against what PostgreSQL's COPY does by itself.
+
+    python manage.py shell is not needed: python benchmarks/datasets.py --rows 20000
+
+Prints one JSON object. Rows are made up: a prompt of some 200 characters, two responses of some 500. The project it
+makes is removed again. Label Studio 1.23.2, measured on the same kind of machine, imports 4,000 tasks/s and exports
+508 judgments/s with memory that grows.
+"""
+
+import argparse
+import io
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+WORDS = "the of and to in is you that it he was for on are as with his they at be this have from or one had by word".split()
+LABEL_STUDIO = {"import_tasks_per_s": 4000, "export_judgments_per_s": 508}
+
+
+def words(seed: int, count: int) -> str:
+    """Return text that no other seed gives."""
+    return f"{seed} " + " ".join(WORDS[(seed * 7 + place * place) % len(WORDS)] for place in range(count))
+
+
+def write_rows(path: Path, rows: int, *, judged: bool) -> None:
+    """Write judged rows, one judgment each, or none."""
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            row: dict[str, Any] = {
+                "prompt": words(number, 45),
+                "responses": [{"text": words(number + side, 110), "model": f"m{side}"} for side in (0, 1)],
+            }
+            if judged:
+                ranking = [[0], [1]] if number % 3 else [[1], [0]]
+                row["judgments"] = [{"annotator": f"a{number % 16}", "ranking": ranking}]
+            file.write(json.dumps(row) + "\n")
+
+
+def timed(work: Callable[[], int]) -> tuple[float, int]:
+    """Return the seconds that work took and what it returned."""
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process has had, in MB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024), 1)
+
+
+def measure(rows: int, folder: Path) -> dict[str, Any]:
+    """Import and export a project of so many tasks, and say how it went."""
+    from django.db import connection
+
+    from feedback_app.datasets.exporting.options import parse_options
+    from feedback_app.datasets.exporting.rows import prepare_export
+    from feedback_app.datasets.exporting.writing import write_pieces
+    from feedback_app.datasets.services import run_import, start_import
+    from feedback_app.projects.services import create_project
+
+    report: dict[str, Any] = {"rows": rows, "label_studio": LABEL_STUDIO, "memory_before_mb": peak_mb()}
+
+    def bring(path: Path, slug: str) -> tuple[Any, float]:
+        project = create_project(slug=slug)
+        with path.open("rb") as content:
+            job = start_import(
+                project=project, format="judged", file_name=path.name, content=content, requested_by=None
+            )
+        seconds, new = timed(lambda: (run_import(job_id=job.pk) or job).rows_new)
+        if new != rows:
+            raise RuntimeError(f"{new} of {rows} rows came in")
+        return project, seconds
+
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    for name, judged in (("tasks", False), ("judged_rows", True)):
+        path = folder / f"{name}.jsonl"
+        write_rows(path, rows, judged=judged)
+        project, seconds = bring(path, f"bench-{os.getpid()}-{name.replace('_', '-')}")
+        report[f"import_{name}_per_s"] = round(rows / seconds)
+    report["memory_after_imports_mb"] = peak_mb()
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    for format in ("judgments", "preference"):
+        for file_type in ("jsonl", "parquet", "csv"):
+            export = prepare_export(project=project, format=format, options=parse_options({"split": "all"}))
+            as_text = export.format.as_text
+
+            def write(export: Any = export, file_type: str = file_type, as_text: Any = as_text) -> int:
+                lines = (line for _, line in export.lines())
+                pieces = write_pieces(lines, file_type=file_type, schema=export.schema, as_text=as_text)
+                return sum(map(len, pieces))
+
+            seconds, size = timed(write)
+            report[f"export_{format}_{file_type}_per_s"] = round(rows / seconds)
+            report[f"export_{format}_{file_type}_mb"] = round(size / 2**20, 1)
+    report["memory_after_exports_mb"] = peak_mb()
+    report |= copy_alone(project.pk, rows)
+    return report
+
+
+def copy_alone(project: int, rows: int) -> dict[str, Any]:
+    """Return the rate of PostgreSQL's COPY for the same tables with nothing done to the rows."""
+    from django.db import connection
+
+    def out() -> int:
+        with connection.cursor() as cursor:
+            query = (
+                "COPY (SELECT j.*, r.text FROM annotation_judgment j JOIN annotation_task_response p USING (task_id)"
+                " JOIN annotation_response r ON r.id = p.response_id WHERE j.project_id = %s) TO STDOUT"
+            )
+            with cursor.copy(query, [project]) as copy:
+                return sum(len(row) for row in copy)
+
+    def back() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TEMPORARY TABLE bench_copy (LIKE annotation_response INCLUDING ALL) ON COMMIT DROP")
+            held = io.BytesIO()
+            with cursor.copy(
+                "COPY (SELECT r.* FROM annotation_response r JOIN annotation_prompt p ON p.id = r.prompt_id"
+                " WHERE p.project_id = %s) TO STDOUT", [project]
+            ) as copy:  # fmt: skip
+                for row in copy:
+                    held.write(row)
+            with cursor.copy("COPY bench_copy FROM STDIN") as copy:
+                copy.write(held.getvalue())
+        return 0
+
+    from django.db import transaction
+
+    seconds_out, _ = timed(out)
+    with transaction.atomic():
+        seconds_back, _ = timed(back)
+    return {
+        "copy_out_judgments_per_s": round(rows / seconds_out),
+        "copy_responses_out_and_in_per_s": round(2 * rows / seconds_back),
+    }
+
+
+def clean_up(prefix: str) -> None:
+    """Remove the projects of this run and everything in them."""
+    from django.db import connection
+
+    tables = ("annotation_judgment", "annotation_assignment", "annotation_task_response", "annotation_task",
+              "annotation_response", "annotation_prompt")  # fmt: skip
+    with connection.cursor() as cursor:
+        of_projects = "(SELECT id FROM projects_project WHERE slug LIKE %s)"
+        for table in tables:
+            scope = {
+                "annotation_assignment": f"task_id IN (SELECT id FROM annotation_task WHERE project_id IN {of_projects})",
+                "annotation_task_response": f"task_id IN (SELECT id FROM annotation_task WHERE project_id IN {of_projects})",
+                "annotation_response": f"prompt_id IN (SELECT id FROM annotation_prompt WHERE project_id IN {of_projects})",
+            }.get(table, f"project_id IN {of_projects}")
+            cursor.execute(f"DELETE FROM {table} WHERE {scope}", [f"{prefix}%"])  # noqa: S608  # names of our own
+    from feedback_app.projects.models import Project
+
+    for project in Project.objects.filter(slug__startswith=prefix):
+        Project.objects.filter(pk=project.pk).update(protocol=None, guidelines=None)
+        project.delete()
+
+
+def services() -> Any:
+    """Return what holds the embedded services up, where no database is given."""
+    if "DATABASE_URL" in os.environ:
+        return nullcontext()
+    from feedback_app.embedded.services import hold_services
+
+    return hold_services(Path(os.environ.get("DATA_DIR", "var")).resolve())
+
+
+def main() -> Iterator[str]:
+    """Yield the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000)
+    rows = parser.parse_args().rows
+    sys.path.insert(0, str(ROOT))
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "feedback_app.settings")
+    with services(), tempfile.TemporaryDirectory() as folder:
+        import django
+
+        django.setup()
+        if "DATABASE_URL" not in os.environ:
+            from feedback_app.embedded.migrations import migrate_embedded
+
+            migrate_embedded()
+        try:
+            yield json.dumps(measure(rows, Path(folder)), indent=2)
+        finally:
+            clean_up(f"bench-{os.getpid()}-")
+
+
+if __name__ == "__main__":
+    for line in main():
+        print(line)
