@@ -96,9 +96,7 @@ def _penalise(
     return logits_V
 
 
-def _keep(
-    scores_V: Tensor, parameters: SamplingParameters
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _keep(scores_V: Tensor, parameters: SamplingParameters) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the scores and ids of the tokens that may be drawn."""
     kept, tokens = scores_V, None
     if parameters.top_k is not None and parameters.top_k < len(scores_V):
