@@ -1,4 +1,4 @@
-"""From the engine's thread to the event loop: answers as they come, counted, bounded in number, given up when unread."""
+"""From the engine's thread to the event loop: answers counted, bounded in number, and given up when nobody reads."""
 
 import asyncio
 import json

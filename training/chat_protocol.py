@@ -96,12 +96,13 @@ def _content(content: Any, index: int) -> str:
     """Return a message's text; a list of text parts is joined."""
     if isinstance(content, str):
         return content
-    if isinstance(content, list) and all(
-        isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
-        for part in content
-    ):
+    if isinstance(content, list) and all(_is_text(part) for part in content):
         return "".join(part["text"] for part in content)
     raise invalid(f"`messages[{index}].content` must be text")
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def completion_id() -> str:

@@ -33,7 +33,7 @@ class GenerationRequest:
 
     prompt: tuple[int, ...]
     max_new_tokens: int
-    sampling: SamplingParameters = SamplingParameters()
+    sampling: SamplingParameters = field(default_factory=SamplingParameters)
     stop: tuple[str, ...] = ()
     top_tokens: int = 0
     prefill_logprobs: bool = False

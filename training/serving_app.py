@@ -29,12 +29,12 @@ from training.serving_protocol import (
     GenerateCall,
     Limits,
     RequestError,
+    StreamWriter,
     fit_prompt,
     generate_json,
     invalid,
     new_seed,
     parse_generate,
-    stream_json,
 )
 
 VERSION = "3.3.7"
@@ -180,13 +180,12 @@ class ServingApp:
     async def _frames(
         self, stack: ExitStack, policy: Policy, call: GenerateCall, request: GenerationRequest
     ) -> AsyncGenerator[str, None]:
-        seed = request.sampling.seed if request.sampling.do_sample else None
-        count = len(request.prompt)
+        writer = StreamWriter(call, request, policy.name)
         with stack:
             try:
                 async with aclosing(_numbered(self._answering.events(policy, request))) as numbered:
                     async for index, event, end in numbered:
-                        yield sse(stream_json(call, index, event, end, seed, count, policy.name))
+                        yield sse(writer.frame(index, event, end))
             except RequestError as error:
                 self._metrics.failures[error.error_type] += 1
                 yield sse(error.body())
@@ -219,6 +218,7 @@ class ServingApp:
         self, stack: ExitStack, policy: Policy, call: ChatCall, request: GenerationRequest
     ) -> AsyncGenerator[str, None]:
         writer = ChatStream(call, policy.name)
+        index = 0
         with stack:
             try:
                 async with aclosing(_numbered(self._answering.events(policy, request))) as numbered:

@@ -38,7 +38,7 @@ def invalid(message: str) -> RequestError:
 
 
 class Fields:
-    """Typed reads of a JSON object's fields: absent and null are None, a wrong type is an error that names the field."""
+    """Typed reads of a JSON object's fields: absent and null are None, a wrong type is an error that names it."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
@@ -246,9 +246,7 @@ def sequence_json(answer: Answer, *, top: bool) -> dict[str, Any]:
         "finish_reason": answer.end.reason,
         "generated_tokens": len(answer.tokens),
         "seed": answer.seed,
-        "prefill": [
-            {key: value for key, value in token_json(t).items() if key != "special"} for t in answer.end.prefill
-        ],
+        "prefill": [{"id": token.id, "text": token.text, "logprob": token.logprob} for token in answer.end.prefill],
         "tokens": [token_json(event.token) for event in answer.tokens],
     }
     if top:
@@ -272,26 +270,27 @@ def generate_json(call: GenerateCall, answers: list[Answer], policy: str) -> dic
     return {**body, "details": details}
 
 
-def stream_json(
-    call: GenerateCall,
-    index: int,
-    event: TokenEvent,
-    end: FinishedEvent | None,
-    seed: int | None,
-    inputs: int,
-    policy: str,
-) -> dict[str, Any]:
-    """Return one event of /generate_stream; the last one holds the whole text."""
-    frame: dict[str, Any] = {"index": index, "token": token_json(event.token)}
-    if call.top_n_tokens:
-        frame["top_tokens"] = [token_json(token) for token in event.top]
-    if end is None:
-        return {**frame, "generated_text": None, "details": None}
-    details = {
-        "finish_reason": end.reason,
-        "generated_tokens": index,
-        "seed": seed,
-        "input_length": inputs,
-        "policy_version": policy,
-    }
-    return {**frame, "generated_text": generated_text(call, end.text), "details": details}
+@dataclass(frozen=True)
+class StreamWriter:
+    """Writes the events of one /generate_stream answer."""
+
+    call: GenerateCall
+    request: GenerationRequest
+    policy: str
+
+    def frame(self, index: int, event: TokenEvent, end: FinishedEvent | None) -> dict[str, Any]:
+        """Return one event, index counted from 1; the last one holds the whole text."""
+        frame: dict[str, Any] = {"index": index, "token": token_json(event.token)}
+        if self.call.top_n_tokens:
+            frame["top_tokens"] = [token_json(token) for token in event.top]
+        if end is None:
+            return {**frame, "generated_text": None, "details": None}
+        sampling = self.request.sampling
+        details = {
+            "finish_reason": end.reason,
+            "generated_tokens": index,
+            "seed": sampling.seed if sampling.do_sample else None,
+            "input_length": len(self.request.prompt),
+            "policy_version": self.policy,
+        }
+        return {**frame, "generated_text": generated_text(self.call, end.text), "details": details}

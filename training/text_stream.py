@@ -1,4 +1,4 @@
-"""Tokens to text as they come: a character may take several tokens, and a tokenizer's spaces depend on what precedes."""
+"""Tokens to text as they come: a character may take several of them, and its spaces depend on what precedes."""
 
 from collections.abc import Sequence
 from typing import Any
