@@ -231,12 +231,8 @@ CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 10
 # Every task only rings a bell for a row that waits; losing or doubling one is harmless.
 CELERY_TASK_ROUTES = {"feedback_app.rounds.tasks.kick": {"queue": "gpu"}}
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
-    "tick": {"task": "feedback_app.rounds.tasks.tick", "schedule": 15.0, "options": {"expires": 14}},
-    "imports": {
-        "task": "feedback_app.datasets.tasks.ring_waiting_imports",
-        "schedule": 30.0,
-        "options": {"expires": 29},
-    },
+    name: {"task": f"feedback_app.rounds.tasks.{name}", "schedule": 15.0, "options": {"expires": 14}}
+    for name in ("tick_rounds", "tick_queue", "tick_serving")
 }
 
 LOGGING = {

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeVar
 
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 Config = TypeVar("Config", bound="StageConfig")
+# Names the pipe that a trainer holds to its supervisor: see lifeline.py.
+LIFELINE_VARIABLE = "TRAINING_LIFELINE_FD"
 
 
 class ConfigError(ValueError):

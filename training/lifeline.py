@@ -3,7 +3,7 @@
 import os
 import threading
 
-VARIABLE = "TRAINING_LIFELINE_FD"
+from training.config import LIFELINE_VARIABLE
 
 
 def hold_lifeline() -> None:
@@ -11,7 +11,7 @@ def hold_lifeline() -> None:
 
     The kernel closes it however the supervisor ends, SIGKILL included. Without the variable nothing is watched.
     """
-    number = os.environ.get(VARIABLE)
+    number = os.environ.get(LIFELINE_VARIABLE)
     if number is None:
         return
     threading.Thread(target=_watch, args=(int(number),), daemon=True, name="lifeline").start()

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from feedback_app.annotation import api
+from feedback_app.annotation import api, sample_api
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("projects/<slug:slug>/tasks/next/", api.NextTaskView.as_view(), name="tasks_next"),
@@ -12,5 +12,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("tasks/<uuid:task_id>/skip/", api.SkipView.as_view(), name="tasks_skip"),
     path("tasks/<uuid:task_id>/report/", api.ReportView.as_view(), name="tasks_report"),
     path("tasks/<uuid:task_id>/judgments/", api.JudgmentsView.as_view(), name="judgments_submit"),
+    path("projects/<slug:slug>/sample/", sample_api.SampleApi.as_view(), name="sample"),
     path("judgments/<uuid:judgment_id>/", api.JudgmentView.as_view(), name="judgments_revise"),
 ]

@@ -14,7 +14,8 @@ from types import FrameType
 
 from feedback_app.embedded import postgres, valkey
 from feedback_app.embedded.children import Child, stop_children
-from feedback_app.embedded.paths import choose_port, run_dir
+from feedback_app.embedded.inference import inference_child
+from feedback_app.embedded.paths import run_dir
 from feedback_app.embedded.preparation import Preparation
 from feedback_app.embedded.services import ensure_services, hold_services
 
@@ -155,10 +156,7 @@ class Supervisor:
         ]
 
     def _inference(self) -> Child:
-        port = choose_port(self.data_dir, "inference")
-        model = str(self.data_dir / "models" / "base")
-        command = self._python("-m", "training", "serve", "--model", model, "--name", "base", "--port", str(port))
-        return Child("inference", command, self._log("inference"))
+        return inference_child(self.data_dir, sys.executable)
 
     def _wait_for_page(self) -> None:
         while not self.stopping.wait(0.1):

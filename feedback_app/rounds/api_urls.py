@@ -1,5 +1,13 @@
 """API addresses of the rounds app, below /api/v1/."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path, re_path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from feedback_app.rounds.api import ACTS, RoundActApi, RoundApi, RoundsApi
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("projects/<slug:slug>/rounds/", RoundsApi.as_view(), name="rounds"),
+    path("rounds/<uuid:round_id>/", RoundApi.as_view(), name="round"),
+    re_path(
+        rf"^rounds/(?P<round_id>[0-9a-f-]{{36}})/(?P<act>{'|'.join(ACTS)})/$", RoundActApi.as_view(), name="round_act"
+    ),
+]

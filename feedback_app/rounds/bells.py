@@ -1,0 +1,27 @@
+"""Ring a worker for a row that waits; without a broker the row waits for the next tick."""
+
+import logging
+from uuid import UUID
+
+from kombu.exceptions import OperationalError
+
+from feedback_app.annotation.tasks import sample
+from feedback_app.rounds.tasks import kick
+
+logger = logging.getLogger(__name__)
+
+
+def ring_round(round_id: UUID) -> None:
+    """Ring for a round."""
+    try:
+        kick.delay(str(round_id))
+    except OperationalError as error:
+        logger.warning("round=%s waits: the broker does not answer (%s)", round_id, error)
+
+
+def ring_sample(job_id: UUID) -> None:
+    """Ring for a sampling."""
+    try:
+        sample.delay(str(job_id))
+    except OperationalError as error:
+        logger.warning("sample job=%s waits: the broker does not answer (%s)", job_id, error)

@@ -1,0 +1,136 @@
+"""Work on one round under one claim: step after step, each skipped where it stands whole already."""
+
+import logging
+import time
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.utils import timezone
+
+from feedback_app.rounds.leases import LeaseLost, claim_round, fenced, renew_lease
+from feedback_app.rounds.models import Round, RoundStep
+from feedback_app.rounds.steps import STEPS
+from feedback_app.rounds.supervisor import Cancelled, StepFailed, StepRun
+from feedback_app.rounds.workspace import find_complete, is_complete, step_dir
+from training.records import DataError
+
+logger = logging.getLogger(__name__)
+# These leave no directory to verify: their result is in the database.
+WITHOUT_DIRECTORY = {RoundStep.Name.GATE, RoundStep.Name.PUSH}
+
+
+def work_on_round(*, round_id: UUID) -> Round | None:
+    """Claim a round and take it as far as it goes; None where another worker has it or it does not wait."""
+    held = claim_round(round_id=round_id)
+    if held is None:
+        return None
+    logger.info("round=%s fence=%s claimed", held.pk, held.fence)
+    try:
+        _run_steps(held)
+    except LeaseLost:
+        logger.warning("round=%s fence=%s: another worker has it now", held.pk, held.fence)
+    except Cancelled:
+        _end(held, Round.State.CANCELLED, "")
+    except (StepFailed, DataError) as error:
+        logger.exception("round=%s fence=%s failed", held.pk, held.fence)
+        _end(held, Round.State.FAILED, str(error))
+    except Exception as error:
+        # A fault of ours: the round must not look as if it still ran, and the log has to have the whole of it.
+        _end(held, Round.State.FAILED, f"{type(error).__name__}: {error}")
+        raise
+    return Round.objects.get(pk=round_id)
+
+
+def _run_steps(held: Round) -> None:
+    deadline = time.monotonic() + held.config["max_hours"] * 3600
+    for step in held.steps.all():
+        cancel, pause = renew_lease(round_id=held.pk, fence=held.fence)
+        if cancel:
+            raise Cancelled
+        if _stands(step):
+            continue
+        if pause:
+            _leave(held, Round.State.PAUSED)
+            return
+        metrics = _run_step(StepRun(held, step, deadline))
+        if step.name == RoundStep.Name.GATE and not _pass_gate(held, metrics):
+            return
+    _end(held, Round.State.SUCCEEDED, "")
+
+
+def _stands(step: RoundStep) -> bool:
+    """Say whether a finished step can be relied on: what it wrote must still be what it wrote."""
+    if step.state != RoundStep.State.DONE:
+        return False
+    if step.name in WITHOUT_DIRECTORY or not step.directory:
+        return True
+    directory = settings.DATA_DIR / step.directory
+    parts = ("model", "judge") if step.name == RoundStep.Name.REWARD else ("",)
+    return all(is_complete(directory / part) for part in parts if part != "judge" or (directory / part).exists())
+
+
+def _run_step(run: StepRun) -> dict[str, Any]:
+    held, step = run.held, run.step
+    with fenced(round_id=held.pk, fence=held.fence):
+        RoundStep.objects.filter(pk=step.pk).update(
+            state=RoundStep.State.RUNNING, attempt=step.attempt + 1, started_at=timezone.now(), finished_at=None
+        )
+    logger.info("round=%s fence=%s step=%s begins", held.pk, held.fence, step.name)
+    metrics = STEPS[step.name](run)
+    directory = _directory_of(held, step.name)
+    with fenced(round_id=held.pk, fence=held.fence):
+        RoundStep.objects.filter(pk=step.pk).update(
+            state=RoundStep.State.DONE, metrics=metrics, finished_at=timezone.now(), directory=directory
+        )
+    logger.info("round=%s fence=%s step=%s done", held.pk, held.fence, step.name)
+    return metrics
+
+
+def _directory_of(held: Round, name: str) -> str:
+    """Return where the step's result stands, below DATA_DIR: this fence's directory, or the older one's it found."""
+    if name in WITHOUT_DIRECTORY:
+        return ""
+    inner = f"{name}/model" if name == RoundStep.Name.REWARD else name
+    found = find_complete(held, inner)
+    directory = step_dir(held, name) if found is None else (found.parent if inner != name else found)
+    return str(directory.relative_to(settings.DATA_DIR)) if directory.exists() else ""
+
+
+def _pass_gate(held: Round, metrics: dict[str, Any]) -> bool:
+    """Write the verdict; return whether the round goes on to its push now."""
+    with fenced(round_id=held.pk, fence=held.fence) as locked:
+        approved = bool(locked.gate.get("approved"))
+        locked.gate = {**locked.gate, **metrics}
+        locked.save(update_fields=["gate"])
+    if not metrics["passed"]:
+        failed = "; ".join(f"{c['name']}: {c['said']}" for c in metrics["checks"] if not c["passed"])
+        _end(held, Round.State.REJECTED, failed)
+        return False
+    if metrics["needs_approval"] and not approved:
+        _leave(held, Round.State.WAITING_FOR_APPROVAL)
+        return False
+    return True
+
+
+def _leave(held: Round, state: Round.State) -> None:
+    """Let the round wait, without a lease."""
+    with fenced(round_id=held.pk, fence=held.fence) as locked:
+        locked.state, locked.lease_until, locked.pause_requested = state, None, False
+        locked.save(update_fields=["state", "lease_until", "pause_requested"])
+
+
+def _end(held: Round, state: Round.State, error: str) -> None:
+    """End the round, unless another worker has it by now."""
+    try:
+        with fenced(round_id=held.pk, fence=held.fence) as locked:
+            locked.state, locked.error, locked.lease_until = state, error, None
+            locked.finished_at = timezone.now()
+            locked.save(update_fields=["state", "error", "lease_until", "finished_at"])
+            if state != Round.State.SUCCEEDED:
+                ended = RoundStep.State.FAILED if state == Round.State.FAILED else RoundStep.State.PENDING
+                RoundStep.objects.filter(round=locked, state=RoundStep.State.RUNNING).update(state=ended)
+    except LeaseLost:
+        logger.warning("round=%s fence=%s: ended by another", held.pk, held.fence)
+        return
+    logger.info("round=%s fence=%s %s %s", held.pk, held.fence, state, error)

@@ -1,0 +1,71 @@
+"""Start rounds by themselves: a slot is a row that exists once, so that two beats start one round."""
+
+import logging
+from datetime import datetime
+
+from celery.schedules import ParseException, crontab
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from feedback_app.annotation.models import Judgment
+from feedback_app.rounds.models import Round, Schedule, ScheduleSlot
+from feedback_app.rounds.services import RoundRefused, start_round
+
+logger = logging.getLogger(__name__)
+
+
+def parse_cron(text: str) -> crontab:
+    """Return a schedule of five fields (minute hour day-of-month month day-of-week, UTC); raises ValueError."""
+    parts = text.split()
+    if len(parts) != 5:
+        raise ValueError("cron: five fields are needed: minute hour day-of-month month day-of-week")
+    minute, hour, day, month, weekday = parts
+    try:
+        return crontab(minute=minute, hour=hour, day_of_month=day, month_of_year=month, day_of_week=weekday)
+    except (ParseException, ValueError) as error:
+        raise ValueError(f"cron: {error}") from error
+
+
+def new_judgments(schedule: Schedule) -> int:
+    """Return how many judgments have come since the project's last round began."""
+    judgments = Judgment.objects.filter(project=schedule.project, surplus=False, voided_at=None)
+    last = Round.objects.filter(project=schedule.project).order_by("-number").first()
+    return judgments.filter(created_at__gt=last.created_at).count() if last else judgments.count()
+
+
+def due_slot(schedule: Schedule, now: datetime) -> str | None:
+    """Return the name of the slot that is due now, None where none is."""
+    if schedule.kind == Schedule.Kind.JUDGMENTS:
+        rounds = Round.objects.filter(project=schedule.project).count()
+        enough = schedule.every is not None and new_judgments(schedule) >= schedule.every
+        return f"after round {rounds}" if enough else None
+    if schedule.kind == Schedule.Kind.INTERVAL:
+        passed = int((now - schedule.created_at).total_seconds()) // max(1, schedule.every or 1)
+        return f"interval {passed}" if passed > 0 else None
+    cron = parse_cron(schedule.cron)
+    matches = (
+        now.minute in cron.minute and now.hour in cron.hour and now.day in cron.day_of_month
+        and now.month in cron.month_of_year and now.isoweekday() % 7 in cron.day_of_week
+    )  # fmt: skip
+    return now.strftime("%Y-%m-%dT%H:%M") if matches else None
+
+
+def start_due_rounds() -> list[Round]:
+    """Start a round for every slot that is due and not taken; why one did not start is logged and asked again."""
+    started = []
+    for schedule in Schedule.objects.filter(enabled=True, project__archived_at=None).select_related("project"):
+        slot = due_slot(schedule, timezone.now())
+        if slot is None or new_judgments(schedule) < schedule.minimum_judgments:
+            continue
+        try:
+            with transaction.atomic():
+                taken = ScheduleSlot.objects.create(schedule=schedule, slot=slot)
+                taken.round = start_round(project=schedule.project)
+                taken.save(update_fields=["round"])
+        except IntegrityError:
+            continue  # another beat has started this one
+        except RoundRefused as refused:
+            logger.info("schedule project=%s slot=%s: %s", schedule.project.slug, slot, refused)
+            continue
+        started.append(taken.round)
+    return started

@@ -1,0 +1,18 @@
+"""Writes to rounds: started, steered by people, and worked on."""
+
+from feedback_app.rounds.services.recipes import publish_recipe, recipe_of
+from feedback_app.rounds.services.steering import (
+    RoundRefused,
+    approve_round,
+    cancel_round,
+    pause_round,
+    reject_round,
+    resume_round,
+    retry_round,
+    start_round,
+)
+
+__all__ = [
+    "RoundRefused", "approve_round", "cancel_round", "pause_round", "publish_recipe", "recipe_of", "reject_round",
+    "resume_round", "retry_round", "start_round",
+]  # fmt: skip

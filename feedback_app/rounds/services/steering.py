@@ -1,0 +1,168 @@
+"""What people do to a round: start, pause, resume, cancel, retry, approve, reject."""
+
+import shutil
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.accounts.services import record_audit
+from feedback_app.annotation.models import Judgment
+from feedback_app.projects.models import Project
+from feedback_app.rounds.models import Round, RoundStep
+from feedback_app.rounds.services.recipes import recipe_of
+from feedback_app.serving.selectors import deployment_of
+from feedback_app.serving.services import ensure_base_policy
+
+State = Round.State
+# Checkpoints and models of one round of a small model; a full disk in the middle would cost more than asking first.
+NEEDED_BYTES = 6 * 2**30
+
+
+class RoundRefused(ValueError):
+    """The round cannot be started or steered so; the message says why."""
+
+
+def start_round(*, project: Project, created_by: User | None = None, simulated: bool = False) -> Round:
+    """Queue a round by the project's recipe; simulated takes simulated judgments in as well.
+
+    Raises:
+        RoundRefused: one is active already, there is nothing to learn from, or the disk is too full.
+    """
+    recipe = recipe_of(project=project)
+    config = dict(recipe.config)
+    if simulated:
+        config["judgments"] = {**config["judgments"], "simulated": "include"}
+    _check_judgments(project, config["judgments"].get("simulated", "exclude"))
+    _check_disk()
+    ensure_base_policy(project=project)
+    deployment = deployment_of(project=project)
+    assert deployment is not None  # ensure_base_policy made it
+    try:
+        with transaction.atomic():
+            Project.objects.select_for_update().only("id").get(pk=project.pk)
+            newest = Round.objects.filter(project=project).aggregate(newest=Max("number"))["newest"] or 0
+            made = Round.objects.create(
+                project=project,
+                number=newest + 1,
+                recipe=recipe,
+                config=config,
+                parent=deployment.live,
+                simulated=config["judgments"].get("simulated", "exclude") != "exclude",
+                created_by=created_by,
+            )
+            _make_steps(made)
+            record_audit(
+                actor=created_by, action="round.start", subject=f"round {made.number}", project_slug=project.slug
+            )
+    except IntegrityError as error:
+        raise RoundRefused("a round of this project is active already") from error
+    return made
+
+
+def _make_steps(made: Round) -> None:
+    names = [name for name in RoundStep.Name if name != RoundStep.Name.SFT or made.config["use_sft"]]
+    RoundStep.objects.bulk_create(
+        RoundStep(round=made, name=name, position=position) for position, name in enumerate(names)
+    )
+
+
+def _check_judgments(project: Project, simulated: str) -> None:
+    judgments = Judgment.objects.filter(project=project, surplus=False, voided_at=None)
+    if simulated == "exclude":
+        judgments = judgments.exclude(origin=Judgment.Origin.SIMULATED)
+    if not judgments.exists():
+        more = "" if simulated != "exclude" else " (simulated ones are left out unless the round asks for them)"
+        raise RoundRefused(f"there are no judgments to learn from{more}")
+
+
+def _check_disk() -> None:
+    free = shutil.disk_usage(settings.DATA_DIR).free
+    if free < NEEDED_BYTES:
+        raise RoundRefused(
+            f"{free / 2**30:.1f} GiB are free in {settings.DATA_DIR} and {NEEDED_BYTES / 2**30:.0f} are needed"
+        )
+
+
+def _change(round_id: UUID, allowed: set[State], actor: User | None, action: str, **changes: object) -> Round:
+    """Move a round from one of the allowed states, once."""
+    with transaction.atomic():
+        held = Round.objects.select_for_update().select_related("project").get(pk=round_id)
+        if held.state not in allowed:
+            raise RoundRefused(f"round {held.number} is {held.get_state_display()}: this cannot be done now")
+        for name, value in changes.items():
+            setattr(held, name, value)
+        held.save(update_fields=list(changes))
+        record_audit(
+            actor=actor, action=f"round.{action}", subject=f"round {held.number}", project_slug=held.project.slug
+        )
+    return held
+
+
+def cancel_round(*, round_id: UUID, cancelled_by: User | None) -> Round:
+    """End a round: at once where nobody works on it, else by asking the worker, who stops within seconds."""
+    waiting = {State.QUEUED, State.PAUSED, State.WAITING_FOR_JUDGMENTS, State.WAITING_FOR_APPROVAL}
+    try:
+        return _change(round_id, waiting, cancelled_by, "cancel", state=State.CANCELLED, finished_at=timezone.now())
+    except RoundRefused:
+        return _change(round_id, {State.RUNNING}, cancelled_by, "cancel", cancel_requested=True)
+
+
+def pause_round(*, round_id: UUID, paused_by: User | None) -> Round:
+    """Let the step that runs finish and then wait; a queued round waits at once."""
+    try:
+        return _change(round_id, {State.QUEUED}, paused_by, "pause", state=State.PAUSED)
+    except RoundRefused:
+        return _change(round_id, {State.RUNNING}, paused_by, "pause", pause_requested=True)
+
+
+def resume_round(*, round_id: UUID, resumed_by: User | None) -> Round:
+    """Queue a paused round again."""
+    return _change(round_id, {State.PAUSED}, resumed_by, "resume", state=State.QUEUED, pause_requested=False)
+
+
+def retry_round(*, round_id: UUID, retried_by: User | None, from_step: str = "") -> Round:
+    """Queue a round that failed or was cancelled; finished steps stay, those from `from_step` on are done again.
+
+    Raises:
+        RoundRefused: another round is active, or there is no such step.
+    """
+    if from_step and from_step not in RoundStep.Name.values:
+        raise RoundRefused(f"step: one of {', '.join(RoundStep.Name.values)}")
+    try:
+        with transaction.atomic():
+            held = _change(
+                round_id, {State.FAILED, State.CANCELLED, State.REJECTED}, retried_by, "retry",
+                state=State.QUEUED, error="", finished_at=None, cancel_requested=False, pause_requested=False, gate={},
+            )  # fmt: skip
+            steps = list(held.steps.all())
+            undone = [step for step in steps if step.state != RoundStep.State.DONE or step.name == "gate"]
+            first = next((step.position for step in steps if step.name == from_step), None)
+            if first is None and undone:
+                first = undone[0].position
+            if first is not None:
+                begun_again = {"state": RoundStep.State.PENDING, "finished_at": None}
+                # From a named step on everything is made anew; otherwise a checkpoint is gone on from.
+                anew = {"directory": "", "progress": [], "metrics": {}} if from_step else {}
+                held.steps.filter(position__gte=first).update(**begun_again, **anew)
+    except IntegrityError as error:
+        raise RoundRefused("another round of this project is active") from error
+    return held
+
+
+def approve_round(*, round_id: UUID, approved_by: User | None) -> Round:
+    """Let a round that waits for a person go live."""
+    held = Round.objects.get(pk=round_id)
+    gate = {**held.gate, "approved": True, "approved_by": str(approved_by) if approved_by else ""}
+    return _change(round_id, {State.WAITING_FOR_APPROVAL}, approved_by, "approve", state=State.QUEUED, gate=gate)
+
+
+def reject_round(*, round_id: UUID, rejected_by: User | None, reason: str = "") -> Round:
+    """End a round that waits for a person without going live."""
+    return _change(
+        round_id, {State.WAITING_FOR_APPROVAL}, rejected_by, "reject",
+        state=State.REJECTED, error=reason or "rejected by a person", finished_at=timezone.now(),
+    )  # fmt: skip

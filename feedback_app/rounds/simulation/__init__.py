@@ -1,0 +1,1 @@
+"""Annotators that are simulated: so that a team can rehearse the whole loop before hiring anybody."""

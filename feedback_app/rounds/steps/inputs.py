@@ -1,0 +1,63 @@
+"""Where a step finds what earlier steps made, and the policies that the round stands on."""
+
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from feedback_app.rounds.models import Round, RoundStep
+from feedback_app.rounds.recipes import Recipe, parse_recipe
+from feedback_app.rounds.supervisor import StepFailed
+from feedback_app.serving.models import PolicyVersion
+
+
+def recipe_of(held: Round) -> Recipe:
+    """Return the recipe that was frozen into the round: checked when it was written, so by an operator or a page."""
+    return parse_recipe(held.config, by_operator=True)
+
+
+def made_by(held: Round, name: str) -> Path:
+    """Return the directory of a finished step."""
+    step = RoundStep.objects.get(round=held, name=name)
+    if not step.directory:
+        raise StepFailed(f"step {name} has left no directory")
+    return Path(settings.DATA_DIR) / step.directory
+
+
+def metrics_of(held: Round, name: str) -> dict[str, Any]:
+    """Return what a finished step reported."""
+    metrics: dict[str, Any] = RoundStep.objects.values_list("metrics", flat=True).get(round=held, name=name)
+    return metrics
+
+
+def base_of(held: Round) -> PolicyVersion:
+    """Return the project's version 0."""
+    return PolicyVersion.objects.get(project=held.project, number=0)
+
+
+def parent_of(held: Round) -> PolicyVersion:
+    """Return the version that was live when the round was started."""
+    return held.parent or base_of(held)
+
+
+def start_of(held: Round) -> str:
+    """Return the directory that training starts from: the recipe's choice, or this round's own SFT."""
+    if held.config["use_sft"] and _has_sft(held):
+        return str(made_by(held, RoundStep.Name.SFT))
+    return origin_of(held)
+
+
+def origin_of(held: Round) -> str:
+    """Return the directory of the policy that the recipe starts from."""
+    policy = parent_of(held) if held.config["start_from"] == "parent" else base_of(held)
+    return policy.directory
+
+
+def _has_sft(held: Round) -> bool:
+    return not metrics_of(held, RoundStep.Name.SFT).get("skipped")
+
+
+def reference_of(held: Round) -> str:
+    """Return the directory of the policy that KL is measured from while training."""
+    policy = parent_of(held) if held.config["reference"] == "parent" else base_of(held)
+    return policy.directory

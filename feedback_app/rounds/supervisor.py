@@ -1,0 +1,188 @@
+"""Run one trainer as a process of its own: watched, reported on, stopped on request, never outliving its watcher."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from feedback_app.rounds.leases import LeaseLost, fenced, renew_lease
+from feedback_app.rounds.models import Round, RoundStep
+from feedback_app.rounds.recipes import STAGES
+from training.config import LIFELINE_VARIABLE, make_config, to_toml
+
+logger = logging.getLogger(__name__)
+POLL_S = 0.3
+RENEW_EVERY_S = 4.0
+REPORT_EVERY_S = 2.0
+STOP_GRACE_S = 6.0
+NICENESS = 10
+LOG_TAIL = 20
+
+
+class StepFailed(RuntimeError):
+    """A step ended without its result; the message is for the manager."""
+
+
+class Cancelled(Exception):
+    """A person asked for the end of the round."""
+
+
+@dataclass
+class StepRun:
+    """A step under a fence: who may write, and when the lease was last renewed."""
+
+    held: Round
+    step: RoundStep
+    deadline: float
+    renewed_at: float = field(default_factory=time.monotonic)
+
+    def heartbeat(self) -> None:
+        """Renew the lease when it is due. Raises LeaseLost, Cancelled, or StepFailed past the time limit."""
+        now = time.monotonic()
+        if now - self.renewed_at < RENEW_EVERY_S:
+            return
+        self.renewed_at = now
+        cancel, _ = renew_lease(round_id=self.held.pk, fence=self.held.fence)
+        if cancel:
+            raise Cancelled
+        if now > self.deadline:
+            raise StepFailed("the round's time limit (max_hours) has passed")
+
+    def report(self, lines: list[dict[str, Any]]) -> None:
+        """Put what the trainer has written so far into the step's row."""
+        with fenced(round_id=self.held.pk, fence=self.held.fence):
+            RoundStep.objects.filter(pk=self.step.pk).update(progress=lines)
+
+
+def run_trainer(
+    run: StepRun,
+    *,
+    stage: str,
+    config: Mapping[str, Any],
+    directory: Path,
+    resume: bool,
+    part: str = "",
+) -> None:
+    """Run `python -m training STAGE` until its manifest stands.
+
+    Raises:
+        LeaseLost, Cancelled: and nothing of the trainer runs any more.
+        StepFailed: with the last words of its log.
+    """
+    checked = make_config(STAGES[stage], config)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    config_path = directory.parent / f"{directory.name}.toml"
+    config_path.write_text(to_toml(checked), encoding="utf-8")
+    command = [
+        *(run.held.config["launcher"] or [sys.executable, "-W", "ignore"]), "-m", "training", stage,
+        "--config", str(config_path), "--output", str(directory), *(["--resume"] if resume else []),
+    ]  # fmt: skip
+    log = directory.parent / f"{directory.name}.log"
+    code = _supervise(run, command, log, directory / "progress.jsonl", part)
+    if code != 0:
+        raise StepFailed(f"{stage} ended with exit code {code}: {last_words(log)}")
+
+
+def _supervise(run: StepRun, command: Sequence[str], log: Path, progress: Path, part: str) -> int:
+    reader, writer = os.pipe()
+    earlier = [line for line in run.step.progress if line.get("part", "") != part]
+    try:
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                pass_fds=[reader],
+                env=os.environ | {LIFELINE_VARIABLE: str(reader)},
+                preexec_fn=_give_way,
+            )
+        os.close(reader)
+        logger.info("round=%s fence=%s step=%s pid=%s", run.held.pk, run.held.fence, run.step.name, process.pid)
+        try:
+            return _watch(run, process, _Reader(progress, part, earlier))
+        finally:
+            _stop_group(process)
+    finally:
+        os.close(writer)
+
+
+def _give_way() -> None:
+    """In the child: judging stays quick while it trains."""
+    os.nice(NICENESS)
+
+
+class _Reader:
+    """The whole lines of progress.jsonl, read on from where it was left."""
+
+    def __init__(self, path: Path, part: str, earlier: list[dict[str, Any]]) -> None:
+        self.path, self.part, self.earlier = path, part, earlier
+        self.reported = -1
+
+    def lines(self) -> list[dict[str, Any]] | None:
+        """Return all lines when there are new ones, else None."""
+        with contextlib.suppress(FileNotFoundError):
+            whole = self.path.read_bytes()
+            whole = whole[: whole.rfind(b"\n") + 1]
+            if len(whole) != self.reported:
+                self.reported = len(whole)
+                mark = {"part": self.part} if self.part else {}
+                return [*self.earlier, *({**json.loads(line), **mark} for line in whole.splitlines())]
+        return None
+
+
+def _watch(run: StepRun, process: subprocess.Popen[bytes], reader: _Reader) -> int:
+    reported_at = 0.0
+    while True:
+        code = process.poll()
+        if code is not None or time.monotonic() - reported_at >= REPORT_EVERY_S:
+            reported_at = time.monotonic()
+            if (lines := reader.lines()) is not None:
+                run.step.progress = lines
+                run.report(lines)
+        if code is not None:
+            return code
+        run.heartbeat()
+        time.sleep(POLL_S)
+
+
+def _stop_group(process: subprocess.Popen[bytes]) -> None:
+    """End the trainer and all it started: asked first, so that it can write a checkpoint."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_GRACE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def last_words(log: Path) -> str:
+    """Return the last line of a log that says something."""
+    try:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return "no log"
+    return lines[-1][-500:] if lines else "no log"
+
+
+def log_tail(directory: Path) -> list[str]:
+    """Return the last lines of a step's log."""
+    log = directory.parent / f"{directory.name}.log"
+    try:
+        return log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
+    except FileNotFoundError:
+        return []
+
+
+__all__ = ["Cancelled", "LeaseLost", "StepFailed", "StepRun", "last_words", "log_tail", "run_trainer"]
