@@ -80,14 +80,12 @@ class ExportTask:
     judgments: list[ExportJudgment]
 
 
+# The judgments are grouped and put in order first, then texts are looked up as they are sent: PostgreSQL works on the
+# next rows while Python shapes these. All grouped and sorted with their texts took as long before the first row was out.
 QUERY = """
 COPY (
-    SELECT task.id, task.prompt_id, prompt.split, prompt.language, to_json(task.external_id)::text,
-           prompt.messages::text, answers.texts, answers.about, verdicts.verdicts
-    FROM annotation_task task
-    JOIN annotation_prompt prompt ON prompt.id = task.prompt_id
-    JOIN LATERAL (
-        SELECT '[' || string_agg(json_build_array(
+    WITH judged AS (
+        SELECT judgment.task_id, '[' || string_agg(json_build_array(
                    judgment.id, CASE WHEN person.kind = 'imported' THEN person.display_name ELSE person.username END,
                    judgment.origin = 'simulated', judgment.ranks, judgment.all_bad, judgment.strength,
                    judgment.ratings, judgment.flags, judgment.rewrites, judgment.rationale, judgment.lead_time,
@@ -99,8 +97,20 @@ COPY (
         JOIN annotation_assignment assignment ON assignment.id = judgment.assignment_id
         JOIN projects_protocol_version protocol ON protocol.id = assignment.protocol_id
         LEFT JOIN projects_guidelines_version guidelines ON guidelines.id = assignment.guidelines_id
-        WHERE judgment.task_id = task.id AND NOT judgment.surplus AND judgment.voided_at IS NULL {judgment_filters}
-    ) verdicts ON verdicts.verdicts IS NOT NULL
+        WHERE judgment.project_id = %(project)s AND NOT judgment.surplus AND judgment.voided_at IS NULL
+              {judgment_filters}
+        GROUP BY judgment.task_id
+    ), ready AS (
+        SELECT task.id, task.prompt_id, task.external_id, judged.verdicts
+        FROM annotation_task task
+        JOIN judged ON judged.task_id = task.id
+        WHERE task.project_id = %(project)s AND task.kind IN ('normal', 'gate')
+        ORDER BY task.prompt_id, task.id
+    )
+    SELECT ready.id, ready.prompt_id, prompt.split, prompt.language, to_json(ready.external_id)::text,
+           prompt.messages::text, answered.texts, answered.about, ready.verdicts
+    FROM ready
+    JOIN annotation_prompt prompt ON prompt.id = ready.prompt_id {prompt_filters}
     JOIN LATERAL (
         SELECT string_agg(to_json(response.text)::text, E'\\x1f' ORDER BY place.position) AS texts,
                '[' || string_agg(json_build_array(
@@ -110,10 +120,9 @@ COPY (
         FROM annotation_task_response place
         JOIN annotation_response response ON response.id = place.response_id
         LEFT JOIN serving_policy_version policy ON policy.id = response.policy_id
-        WHERE place.task_id = task.id
-    ) answers ON true
-    WHERE task.project_id = %(project)s AND task.kind IN ('normal', 'gate') {task_filters}
-    ORDER BY task.prompt_id, task.id
+        WHERE place.task_id = ready.id
+    ) answered ON true
+    ORDER BY ready.prompt_id, ready.id
 ) TO STDOUT
 """
 
@@ -139,7 +148,7 @@ def _stream_lines(project: Project, split: str, options: ExportOptions) -> Gener
 
 
 def _filtered(project: Project, split: str, options: ExportOptions) -> tuple[str, dict[str, Any]]:
-    judgments, tasks = [], []
+    judgments, prompts = [], []
     values: dict[str, Any] = {"project": project.pk}
     if options.simulated != "include":
         judgments.append(f"judgment.origin {'=' if options.simulated == 'only' else '<>'} 'simulated'")
@@ -159,14 +168,14 @@ def _filtered(project: Project, split: str, options: ExportOptions) -> tuple[str
     if options.all_bad == "drop":
         judgments.append("NOT judgment.all_bad")
     if split != "all":
-        tasks.append("prompt.split = %(split)s")
+        prompts.append("prompt.split = %(split)s")
         values["split"] = split
     if options.languages:
-        tasks.append("prompt.language = ANY(%(languages)s)")
+        prompts.append("prompt.language = ANY(%(languages)s)")
         values["languages"] = list(options.languages)
     query = QUERY.format(
         judgment_filters="".join(f"AND {condition} " for condition in judgments),
-        task_filters="".join(f"AND {condition} " for condition in tasks),
+        prompt_filters="".join(f"AND {condition} " for condition in prompts),
     )
     return query, values
 
