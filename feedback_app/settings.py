@@ -231,8 +231,14 @@ CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 10
 # Every task only rings a bell for a row that waits; losing or doubling one is harmless.
 CELERY_TASK_ROUTES = {"feedback_app.rounds.tasks.kick": {"queue": "gpu"}}
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
-    name: {"task": f"feedback_app.rounds.tasks.{name}", "schedule": 15.0, "options": {"expires": 14}}
-    for name in ("tick_rounds", "tick_queue", "tick_serving")
+    name: {"task": f"feedback_app.{app}.tasks.{name}", "schedule": seconds, "options": {"expires": seconds - 1}}
+    for app, name, seconds in (
+        ("rounds", "tick_rounds", 15.0),
+        ("rounds", "tick_queue", 15.0),
+        ("rounds", "tick_serving", 15.0),
+        ("datasets", "ring_waiting_imports", 30.0),
+        ("datasets", "mark_dataset_versions", 300.0),
+    )
 }
 
 LOGGING = {

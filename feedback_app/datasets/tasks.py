@@ -8,7 +8,7 @@ from celery import shared_task
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-from feedback_app.datasets.services import run_import, waiting_imports
+from feedback_app.datasets.services import mark_versions_of_voided, run_import, waiting_imports
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,12 @@ def ring_waiting_imports() -> None:
     """Ring again for every job whose bell was lost or whose worker is gone."""
     for job_id in waiting_imports():
         run_import_job.delay(str(job_id))
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
+def mark_dataset_versions() -> None:
+    """Mark the versions that hold judgments voided since."""
+    mark_versions_of_voided()
 
 
 def ring_import(job_id: UUID) -> None:

@@ -5,13 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from django.core.exceptions import ValidationError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedback_app.annotation.models import Judgment
+from feedback_app.annotation.services import void_judgments
 from feedback_app.annotation.splits import hash_root, split_of
-from feedback_app.datasets.services import create_dataset_version, folder_of, split_files, verify_dataset
+from feedback_app.datasets.services import (
+    create_dataset_version,
+    folder_of,
+    mark_versions_of_voided,
+    split_files,
+    verify_dataset,
+)
 from feedback_app.projects.models import Project
 from tests.factories import make_project
 from tests.web.judged import RANKINGS, judged_rows, run_rows
@@ -80,6 +88,37 @@ def folder_of_datasets() -> Path:
     from django.conf import settings as django_settings
 
     return Path(django_settings.DATA_DIR) / "datasets"
+
+
+def test_a_version_that_holds_a_voided_judgment_is_marked_and_others_are_not() -> None:
+    project = make_project()
+    run_rows(project, judged_rows(10))
+    whole = create_dataset_version(project=project, format="preference", options={})
+    part = create_dataset_version(project=project, format="preference", options={"annotators": ["annotator1"]})
+    assert mark_versions_of_voided() == 0
+    # No verdict of the second annotator is in the part.
+    ids = list(Judgment.objects.filter(annotator__display_name="annotator2").values_list("pk", flat=True))[:2]
+    void_judgments(project=project, voided_by=None, reason="asleep", judgments=ids)
+    assert mark_versions_of_voided() == 1
+    whole.refresh_from_db()
+    part.refresh_from_db()
+    assert whole.tainted_at is not None
+    assert whole.taint_reason == "2 of its judgments were voided since"
+    assert part.tainted_at is None
+    assert mark_versions_of_voided() == 0  # marked once
+    verify_dataset(whole)  # and left as it was
+
+
+def test_the_card_tells_a_reader_of_data_files_where_each_split_is() -> None:
+    project = make_project()
+    run_rows(project, judged_rows(40))
+    version = create_dataset_version(project=project, format="preference", options={"margin": "large"})
+    _, front, body = (folder_of(version) / "README.md").read_text().split("---\n", 2)
+    (config,) = yaml.safe_load(front)["configs"]
+    listed = {item["split"]: item["path"] for item in config["data_files"]}
+    assert listed == {split: path.name for split, path in split_files(version).items()}
+    assert f"| train | {version.manifest['rows']['train']} |" in body
+    assert '"margin": "large"' in body
 
 
 def test_parquet_versions_hold_the_same_rows() -> None:

@@ -81,7 +81,7 @@ class ExportTask:
 
 
 # The judgments are grouped and put in order first, then texts are looked up as they are sent: PostgreSQL works on the
-# next rows while Python shapes these. All grouped and sorted with their texts took as long before the first row was out.
+# next rows while Python shapes these. Sorted with their texts, the first row came out when the last one was ready.
 QUERY = """
 COPY (
     WITH judged AS (

@@ -1,6 +1,7 @@
 """Writes to datasets: imports and dataset versions."""
 
 from feedback_app.datasets.services.imports import claim_import, rows_as_file, run_import, start_import, waiting_imports
+from feedback_app.datasets.services.marking import mark_if_holding, mark_versions_of_voided
 from feedback_app.datasets.services.versions import (
     as_zip,
     create_dataset_version,
@@ -16,6 +17,8 @@ __all__ = [
     "create_dataset_version",
     "file_names",
     "folder_of",
+    "mark_if_holding",
+    "mark_versions_of_voided",
     "rows_as_file",
     "run_import",
     "split_files",

@@ -26,10 +26,13 @@ from feedback_app.datasets.exporting.rows import Export, prepare_export
 from feedback_app.datasets.exporting.source import ExportTask
 from feedback_app.datasets.exporting.writing import Drain, write_pieces
 from feedback_app.datasets.models import DatasetVersion
+from feedback_app.datasets.services.cards import CARD, write_card
 from feedback_app.projects.models import Project
 
 VERSION_FILE_TYPES = ("jsonl", "parquet")
 MANIFEST = "manifest.json"
+# The ids of the judgments in it, 16 bytes each: what was voided since is looked for here.
+HELD_JUDGMENTS = "judgments.bin"
 
 
 def create_dataset_version(
@@ -102,6 +105,7 @@ def _write_files(export: Export, folder: Path, file_type: str) -> _Tally:
     """Write a file for each split that has rows; one pass over the database feeds them all."""
     tally = _Tally()
     with ExitStack() as stack:
+        held = stack.enter_context((folder / HELD_JUDGMENTS).open("wb"))
         plain: dict[str, IO[str]] = {}
         for tasks in export.prompts():
             split, some = tasks[0].split, False
@@ -113,6 +117,7 @@ def _write_files(export: Export, folder: Path, file_type: str) -> _Tally:
                 some = True
             if some:
                 tally.add(tasks)
+                held.writelines(uuid.UUID(judgment.id).bytes for task in tasks for judgment in task.judgments)
     if file_type == "parquet":
         for split in plain:
             source = folder / f"{split}.jsonl"
@@ -168,6 +173,7 @@ def _seal(project: Project, draft: Path, manifest: dict[str, Any], created_by: U
             actor=created_by, action="dataset.create", subject=str(version), project_slug=project.slug,
             detail={"dataset": str(version.pk), "rows": manifest["rows"]},
         )  # fmt: skip
+        (draft / CARD).write_text(write_card(version.manifest), encoding="utf-8")
         (draft / MANIFEST).write_text(json.dumps(version.manifest, ensure_ascii=False, indent=2) + "\n")
         for path in draft.iterdir():
             _settle(path)
@@ -196,7 +202,7 @@ def split_files(version: DatasetVersion) -> dict[str, Path]:
 
 def file_names(version: DatasetVersion) -> list[str]:
     """Return the names of the version's files, as its manifest lists them, and the manifest's own."""
-    return [*version.manifest["files"], MANIFEST]
+    return [*version.manifest["files"], MANIFEST, CARD]
 
 
 def verify_dataset(version: DatasetVersion) -> None:
