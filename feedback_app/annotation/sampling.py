@@ -5,6 +5,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import SequenceMatcher
@@ -20,6 +21,7 @@ from feedback_app.projects.models import Project
 from feedback_app.serving.backends import Backend, BackendError, Generated, SamplingParameters, backend_of
 from feedback_app.serving.models import Deployment, PolicyVersion
 from feedback_app.serving.selectors import deployment_of
+from feedback_app.serving.services import ensure_staged
 
 logger = logging.getLogger(__name__)
 LEASE = timedelta(minutes=5)
@@ -120,9 +122,12 @@ def run_sample_job(*, job: SampleJob) -> None:
     backend = backend_of(deployment.endpoint)
     sampler = _Sampler(job.project, deployment.live, backend, job.responses_per_prompt)
     try:
+        ensure_staged(deployment=deployment)
         while (left := job.prompts_wanted - job.tasks_made - job.prompts_given_up) > 0:
             prompts = _take_prompts(job.project, min(left, PROMPTS_AT_ONCE))
-            made = [new for prompt in prompts if (new := sampler.task_for(prompt)) is not None]
+            # Side by side: the server answers sixteen requests nearly as fast as two. No thread touches the database.
+            with ThreadPoolExecutor(max_workers=len(prompts)) as pool:
+                made = [new for new in pool.map(sampler.task_for, prompts) if new is not None]
             if not _record(job, made, given_up=len(prompts) - len(made)):
                 logger.warning("sample job=%s fence=%s: taken over by another worker", job.pk, job.fence)
                 return

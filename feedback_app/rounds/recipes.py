@@ -4,7 +4,7 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from feedback_app.datasets.exporting.options import OptionsError, parse_options
 from training.config import ConfigError, EvaluateConfig, PPOConfig, RewardConfig, SFTConfig, StageConfig, make_config
@@ -159,12 +159,12 @@ def _launcher(value: Any, by_operator: bool) -> tuple[str, ...]:
 
 
 def _plain(key: str, value: Any, kind: Any) -> Any:
-    name = kind if isinstance(kind, str) else kind.__name__
+    name: str = kind if isinstance(kind, str) else kind.__name__
     kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
     wanted = kinds[name]
     if not isinstance(value, wanted) or (name != "bool" and isinstance(value, bool)):
         raise RecipeError(f"{key}: {name} is needed, not {value!r}")
-    return float(value) if name == "float" else value
+    return float(cast(float, value)) if name == "float" else value
 
 
 def parse_recipe_toml(text: str, *, by_operator: bool) -> Recipe:

@@ -90,13 +90,15 @@ class Annotator:
         if len(tiers) < 2:
             return 0
         difference = abs(scores[tiers[0][0]] - scores[tiers[1][0]]) / (self.noise or 1.0)
-        return min(levels, 1 + int(difference > 1) + int(difference > 3))
+        step: int = 1 + int(difference > 1) + int(difference > 3)
+        return step if step < levels else levels
 
     def _rating(self, drawn: dict[str, float], key: str, attribute: dict[str, Any]) -> int:
         """Return a whole step between the attribute's ends, by the response's place among the others."""
         low, high = min(drawn.values()), max(drawn.values())
         share = 0.5 if high == low else (drawn[key] - low) / (high - low)
-        return round(attribute["minimum"] + share * (attribute["maximum"] - attribute["minimum"]))
+        low_step, high_step = int(attribute["minimum"]), int(attribute["maximum"])
+        return round(low_step + share * (high_step - low_step))
 
 
 def _tiers(drawn: dict[str, float]) -> list[list[str]]:

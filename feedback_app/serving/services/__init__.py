@@ -3,6 +3,7 @@
 from feedback_app.serving.services.policies import (
     ensure_base_policy,
     ensure_endpoint,
+    ensure_staged,
     register_policy,
     restage_missing,
 )
@@ -12,6 +13,7 @@ __all__ = [
     "PushRefused",
     "ensure_base_policy",
     "ensure_endpoint",
+    "ensure_staged",
     "push_policy",
     "register_policy",
     "restage_missing",

@@ -86,6 +86,18 @@ def register_policy(
     return policy
 
 
+def ensure_staged(*, deployment: Deployment) -> bool:
+    """Have the live version loaded on its endpoint; return whether it had to be. Raises BackendError."""
+    backend = backend_of(deployment.endpoint)
+    try:
+        backend.identify(deployment.live)
+    except BackendError:
+        backend.stage(deployment.live)
+        backend.identify(deployment.live)
+        return True
+    return False
+
+
 def restage_missing() -> list[str]:
     """Load every live version that its endpoint does not have, as after the endpoint's restart; return their names.
 
@@ -96,12 +108,7 @@ def restage_missing() -> list[str]:
         if deployment.endpoint.backend == Endpoint.Backend.EMBEDDED:
             deployment.endpoint = ensure_endpoint(name=deployment.endpoint.name)
         try:
-            backend = backend_of(deployment.endpoint)
-            try:
-                backend.identify(deployment.live)
-            except BackendError:
-                backend.stage(deployment.live)
-                backend.identify(deployment.live)
+            if ensure_staged(deployment=deployment):
                 staged.append(deployment.live.name)
         except BackendError as error:
             logger.warning("restage project=%s policy=%s: %s", deployment.project.slug, deployment.live.name, error)
