@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,34 @@ def test_a_majority_makes_one_pair_and_no_majority_none() -> None:
         ("Yes 5.", "No 5."): pytest.approx(2 / 3, abs=1e-6),
         ("No 4.", "Yes 4."): pytest.approx(2 / 3, abs=1e-6),
     }
+
+
+def test_weighted_verdicts_follow_those_who_agree_with_the_others() -> None:
+    project = make_project()
+    # a, b and c always agree where d and e are not asked; d and e contradict them wherever they are.
+    together = [
+        judged_row(n, judgments=[{"annotator": name, "ranking": [[0], [1]]} for name in "abc"]) for n in range(10)
+    ]
+    against = [
+        judged_row(
+            n,
+            judgments=[
+                {"annotator": "a", "ranking": [[0], [1]]},
+                *({"annotator": name, "ranking": [[1], [0]]} for name in "de"),
+            ],
+        )
+        for n in range(10, 13)
+    ]
+    run_rows(project, together + against)
+    # a: 20 of 26 comparisons agree, 21/28 smoothed, log-odds log 3. d and e: 3 of 6, one half smoothed: they count 0.
+    majority = {texts(row)[0]: row["weight"] for row in pairs(project, combine="majority")}
+    weighted = {texts(row)[0]: row["weight"] for row in pairs(project, combine="weighted")}
+    assert {majority[f"No {n}."] for n in range(10, 13)} == {round(2 / 3, 6)}
+    assert {weighted[f"Yes {n}."] for n in range(10, 13)} == {1.0}
+    export = prepare_export(project=project, format="preference", options=parse_options({"combine": "weighted"}))
+    assert export.rules.reliability is not None
+    assert export.rules.reliability["a"] == pytest.approx(math.log(3))
+    assert export.rules.reliability["d"] == 0.0
 
 
 def test_ratings_give_pairs_by_their_weighted_sum() -> None:

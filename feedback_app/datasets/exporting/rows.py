@@ -12,6 +12,7 @@ from django.db.models import Max
 
 from feedback_app.datasets.exporting.options import ExportOptions, OptionsError
 from feedback_app.datasets.exporting.pairs import PairRules, rating_span
+from feedback_app.datasets.exporting.reliability import measure_reliability
 from feedback_app.datasets.exporting.source import ExportTask, stream_tasks
 from feedback_app.datasets.formats.exports import EXPORT_FORMATS, ExportFormat
 from feedback_app.projects.models import Project, ProtocolVersion
@@ -68,8 +69,15 @@ def prepare_export(*, project: Project, format: str, options: ExportOptions, spl
     chosen = EXPORT_FORMATS[format]
     bounds = attribute_bounds(project)
     newest = PolicyVersion.objects.filter(project=project).aggregate(newest=Max("number"))["newest"]
+    reliability = None
+    if options.combine == "weighted":
+        # From all splits: how far somebody is to be trusted does not depend on where a prompt stands.
+        reliability = measure_reliability(stream_tasks(project=project, split="all", options=options))
     rules = PairRules(
-        options=options, rating_span=rating_span(bounds, options.rating_weights), newest_policy=newest or 0
+        options=options,
+        rating_span=rating_span(bounds, options.rating_weights),
+        newest_policy=newest or 0,
+        reliability=reliability,
     )
     split = split or options.split or chosen.default_split
     return Export(project=project, format=chosen, split=split, rules=rules, attributes=tuple(bounds))
