@@ -1,5 +1,7 @@
 # Python 3.11 or newer and make are all that is asked of the machine; everything else is installed below .venv.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# Each is asked to run, not only looked for: a version manager's shim stands on PATH for versions it will not start.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 # A plain range of torch may pull gigabytes for GPUs that are not there; set TORCH to the build your GPUs want.
 TORCH ?= torch==2.13.0
 DATA_DIR ?= var
@@ -41,6 +43,7 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 .venv/stamp-python:
+	@test -n '$(PYTHON)' || { echo "Python 3.11 or newer with venv is needed, and none was found on PATH (set PYTHON=)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older (set PYTHON=)"; exit 1; }
 	@$(LOCKED) $(PYTHON) -m venv .venv
 	@touch $@

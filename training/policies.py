@@ -68,7 +68,7 @@ def load_policy(*, name: str, path: str, dtype: torch.dtype, slots: int, length:
 def _load_model(path: str, dtype: torch.dtype) -> Any:
     directory = model_directory(path)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             dtype=dtype,
             attn_implementation=ATTENTION,
@@ -78,6 +78,7 @@ def _load_model(path: str, dtype: torch.dtype) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ConfigError(f"{path}: no model can be loaded: {str(error).splitlines()[0]}") from error
+    model, report = loaded
     for what in ("missing_keys", "mismatched_keys"):
         if report[what]:
             # transformers would go on with random weights there.

@@ -218,14 +218,14 @@ class ServingApp:
         self, stack: ExitStack, policy: Policy, call: ChatCall, request: GenerationRequest
     ) -> AsyncGenerator[str, None]:
         writer = ChatStream(call, policy.name)
-        index = 0
+        count = 0
         with stack:
             try:
                 async with aclosing(_numbered(self._answering.events(policy, request))) as numbered:
-                    async for index, event, end in numbered:
+                    async for count, event, end in numbered:  # noqa: B007 - the last one is used below
                         yield sse(writer.token(event) if end is None else writer.last(event, end))
                 if call.include_usage:
-                    yield sse(writer.usage(len(request.prompt), index))
+                    yield sse(writer.usage(len(request.prompt), count))
             except RequestError as error:
                 self._metrics.failures[error.error_type] += 1
                 yield sse({"error": {"message": str(error), "http_status_code": error.status}})

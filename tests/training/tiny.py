@@ -51,7 +51,7 @@ def make_tiny_model(path: Path, *, seed: int = 0, dtype: torch.dtype = torch.flo
         bos_token_id=0,
     )
     model = LlamaForCausalLM(config)
-    model.to(dtype=dtype)
+    model.to(dtype=dtype)  # type: ignore[call-arg]
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

@@ -68,7 +68,11 @@ def _dataset(run: StepRun, options: dict[str, Any]) -> DatasetVersion:
         return held.dataset
     try:
         version = create_dataset_version(
-            project=held.project, format="preference", options=options, created_by=held.created_by
+            project=held.project,
+            format="preference",
+            # A small policy's answers are cut off by length more often than not: without them nothing would be left.
+            options={"truncated": True, **options},
+            created_by=held.created_by,
         )
     except ValidationError as error:
         raise StepFailed("; ".join(error.messages)) from error
