@@ -131,6 +131,8 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "django.template.context_processors.i18n",
                 "csp.context_processors.nonce",
+                "feedback_app.accounts.preferences.appearance",
+                "feedback_app.projects.pages.rooms",
             ]
         },
     }
