@@ -3,8 +3,8 @@
     python benchmarks/pandalm_rows.py testset-v1.json > rows.jsonl
 
 The file is WeOpenML/PandaLM's data/testset-v1.json (Apache-2.0): an array whose rows carry an instruction, an input,
-two responses, the two models as `cmp_key`, and the verdicts of three annotators: 1, 2, or 0 for a tie. Rows that are dirty
-(a response that is not a string) are written as they are: refusing them, by line, is the import's business.
+two responses, the two models as `cmp_key`, and the verdicts of three annotators: 1, 2, or 0 for a tie. Rows that are
+dirty (a response that is not a string) are written as they are: refusing them, by line, is the import's business.
 """
 
 import json

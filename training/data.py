@@ -25,7 +25,9 @@ def _split(tokenizer: Any, row: CompletionRow, max_length: int) -> tuple[list[in
     prompt = render_prompt(tokenizer, row.prompt)
     whole = render_dialogue(tokenizer, [*row.prompt, *row.completion])
     if not whole.startswith(prompt):
-        raise DataError("chat template: it writes an answered prompt differently from an open one: no completion can be cut out")
+        raise DataError(
+            "chat template: it writes an answered prompt differently from an open one: no completion can be cut out"
+        )
     # Tokenised apart: a token across the border could not be generated from the prompt alone.
     completion = encode(tokenizer, whole[len(prompt) :])[: max_length - 1]
     kept = max_length - len(completion)

@@ -27,9 +27,7 @@ class ProjectRequest(HttpRequest):
 
 def project_page(
     at_least: Member.Role,
-) -> Callable[
-    [Callable[Concatenate[ProjectRequest, P], HttpResponseBase]], Callable[Concatenate[HttpRequest, str, P], Any]
-]:
+) -> Callable[[Callable[Concatenate[ProjectRequest, P], HttpResponseBase]], Callable[..., HttpResponseBase]]:
     """Open the project named in the address for a page, if the signed-in user's role reaches at_least.
 
     The view gets the request with project and role set, instead of the slug; raises as require_role does.
@@ -37,7 +35,7 @@ def project_page(
 
     def decorate(
         view: Callable[Concatenate[ProjectRequest, P], HttpResponseBase],
-    ) -> Callable[Concatenate[HttpRequest, str, P], Any]:
+    ) -> Callable[..., HttpResponseBase]:
         @login_required
         @wraps(view)
         def opened(request: Any, slug: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
