@@ -132,6 +132,13 @@ class Task(models.Model):
     addressed_to = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+"
     )
+    # The judgment that a repeat asks for once more, responses in the opposite order.
+    repeat_of = models.OneToOneField(
+        "annotation.Judgment", null=True, blank=True, on_delete=models.CASCADE, related_name="repeat"
+    )
+    language = models.CharField(
+        max_length=16, blank=True, db_default="", help_text=_("of the prompt; empty: anybody's")
+    )
     identity_sha256 = models.CharField(max_length=64, null=True, blank=True, help_text=_("of an imported row"))
     external_id = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -146,7 +153,12 @@ class Task(models.Model):
             models.CheckConstraint(condition=Q(open=False) | Q(state="active"), name="task_open_only_while_active"),
             models.UniqueConstraint(fields=["project", "identity_sha256"], name="task_imported_once"),
         ]
-        indexes = [models.Index(fields=["project", "-priority", "position"], condition=Q(open=True), name="task_queue")]
+        indexes = [
+            models.Index(fields=["project", "-priority", "position"], condition=Q(open=True), name="task_queue"),
+            models.Index(
+                fields=["project", "kind"], condition=Q(kind__in=["gold", "qualification"]), name="task_with_answer"
+            ),
+        ]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -348,3 +360,86 @@ class SampleJob(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project}: {self.tasks_made}/{self.prompts_wanted} {self.state}"
+
+
+class GoldAnswer(models.Model):
+    """The verdict that a gold or qualification task is checked against; none of it ever reaches an annotator's page."""
+
+    task = models.OneToOneField(Task, on_delete=models.CASCADE, related_name="gold_answer")
+    ranks = ArrayField(models.PositiveSmallIntegerField(null=True), default=list)
+    ratings = models.JSONField(default=dict, blank=True, help_text=_("response id -> attribute -> number"))
+    tolerance = models.PositiveSmallIntegerField(default=1, help_text=_("steps that a rating may be off"))
+    explanation = models.TextField(blank=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "annotation_gold_answer"
+
+    def __str__(self) -> str:
+        return f"gold answer of {self.task_id}"
+
+
+class Check(models.Model):
+    """How a judgment on a gold, qualification or repeated task compares with what was expected of it."""
+
+    judgment = models.OneToOneField(Judgment, on_delete=models.CASCADE, related_name="check_result")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
+    annotator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    kind = models.CharField(max_length=16, choices=Task.Kind.choices)
+    score = models.FloatField(help_text=_("share of what was expected that the judgment says, 0 to 1"))
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "annotation_check"
+        constraints = [
+            models.CheckConstraint(condition=Q(score__gte=0, score__lte=1), name="check_score_is_a_share"),
+        ]
+        indexes = [models.Index(fields=["project", "annotator", "kind", "-created_at"], name="check_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.score:.2f}"
+
+
+class Review(models.Model):
+    """What a reviewer said of a judgment, once; a judgment sent back and edited waits for its reviewer again."""
+
+    class Outcome(models.TextChoices):
+        ACCEPTED = "accepted", _("accepted")
+        OVERRULED = "overruled", _("overruled")
+        SENT_BACK = "sent_back", _("sent back")
+        REVISED = "revised", _("revised since it was sent back")
+
+    judgment = models.OneToOneField(Judgment, on_delete=models.CASCADE, related_name="review")
+    reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    outcome = models.CharField(max_length=16, choices=Outcome.choices)
+    comment = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "annotation_review"
+
+    def __str__(self) -> str:
+        return f"{self.judgment_id}: {self.outcome}"
+
+
+class Adjudication(models.Model):
+    """A reviewer's own verdict on a task, which stands above its judgments where an export asks for it."""
+
+    task = models.OneToOneField(Task, on_delete=models.CASCADE, related_name="adjudication")
+    ranks = ArrayField(models.PositiveSmallIntegerField(null=True), default=list)
+    all_bad = models.BooleanField(default=False)
+    strength = models.PositiveSmallIntegerField(null=True, blank=True)
+    ratings = models.JSONField(default=dict, blank=True)
+    flags = models.JSONField(default=dict, blank=True)
+    rationale = models.TextField(blank=True)
+    adjudicated_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "annotation_adjudication"
+
+    def __str__(self) -> str:
+        return f"adjudication of {self.task_id}"

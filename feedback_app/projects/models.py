@@ -3,11 +3,13 @@
 import uuid
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 SLUG_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+SHARE = [MinValueValidator(0.0), MaxValueValidator(1.0)]
 
 
 class Project(models.Model):
@@ -35,6 +37,30 @@ class Project(models.Model):
         default=0, help_text=_("open tasks kept ready for each active annotator; 0 samples only when asked")
     )
     old_tasks = models.CharField(max_length=8, choices=OldTasks.choices, default=OldTasks.RETIRE)
+    # Distribution: some tasks get more judgments, and each annotator at most so many a day.
+    extra_overlap = models.PositiveSmallIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(2), MaxValueValidator(100)],
+        help_text=_("judgments of the share of tasks below; empty: all tasks get the same"),
+    )  # fmt: skip
+    extra_overlap_share = models.FloatField(default=0.0, validators=SHARE)
+    third_on_disagreement = models.BooleanField(
+        default=False, help_text=_("a task whose two judgments disagree gets a third")
+    )
+    daily_limit = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1)], help_text=_("judgments a day of one annotator")
+    )
+    # Trust: what is mixed into the queue unseen, and when it stops somebody.
+    gold_share = models.FloatField(default=0.0, validators=SHARE, help_text=_("of tasks that are gold"))
+    repeat_share = models.FloatField(default=0.0, validators=SHARE, help_text=_("of tasks shown again, swapped"))
+    qualification_pass = models.FloatField(
+        null=True, blank=True, validators=SHARE, help_text=_("score that opens the queue; empty: nobody is tested")
+    )
+    pause_gold_below = models.FloatField(null=True, blank=True, validators=SHARE)
+    pause_consistency_below = models.FloatField(null=True, blank=True, validators=SHARE)
+    pause_seconds_below = models.FloatField(null=True, blank=True, validators=[MinValueValidator(0.1)])
+    pause_after = models.PositiveSmallIntegerField(
+        default=10, validators=[MinValueValidator(3)], help_text=_("the newest so many that a pause is decided by")
+    )
     protocol = models.ForeignKey("projects.ProtocolVersion", null=True, on_delete=models.PROTECT, related_name="+")
     guidelines = models.ForeignKey("projects.GuidelinesVersion", null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -69,6 +95,11 @@ class Member(models.Model):
     joined_at = models.DateTimeField(auto_now_add=True)
     paused_at = models.DateTimeField(null=True, blank=True)
     pause_reason = models.CharField(max_length=300, blank=True)
+    qualified_at = models.DateTimeField(null=True, blank=True)
+    qualification_score = models.FloatField(null=True, blank=True)
+    languages = ArrayField(
+        models.CharField(max_length=16), default=list, blank=True, help_text=_("BCP 47 tags; empty: every language")
+    )
 
     class Meta:
         db_table = "projects_member"

@@ -15,7 +15,9 @@ from feedback_app.projects.protocols import PRESETS, Protocol, parse_protocol
 
 SETTINGS = (
     "name", "description", "language", "overlap", "reservation_seconds", "responses_per_prompt", "temperature",
-    "top_p", "max_new_tokens", "refill_per_annotator", "old_tasks",
+    "top_p", "max_new_tokens", "refill_per_annotator", "old_tasks", "extra_overlap", "extra_overlap_share",
+    "third_on_disagreement", "daily_limit", "gold_share", "repeat_share", "qualification_pass", "pause_gold_below",
+    "pause_consistency_below", "pause_seconds_below", "pause_after",
 )  # fmt: skip
 
 
@@ -141,6 +143,22 @@ def remove_member(*, project: Project, user: User, removed_by: User | None) -> N
     """End a membership; the judgments stay, with their author."""
     Member.objects.filter(project=project, user=user).delete()
     record_audit(actor=removed_by, action="member.remove", subject=user.username, project_slug=project.slug)
+
+
+def set_languages(*, member: Member, languages: list[str]) -> Member:
+    """Say which languages' tasks a member is given; none: all. Raises ValidationError naming what is no tag."""
+    member.languages = languages
+    member.clean_fields(exclude=["project", "user"])
+    member.save(update_fields=["languages"])
+    return member
+
+
+def set_qualified(*, member: Member, score: float, passed: bool) -> Member:
+    """Keep the outcome of a qualification."""
+    member.qualification_score = score
+    member.qualified_at = timezone.now() if passed else None
+    member.save(update_fields=["qualification_score", "qualified_at"])
+    return member
 
 
 def set_paused(*, member: Member, paused: bool, reason: str = "") -> Member:
