@@ -23,3 +23,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("feedback_app.rounds.urls")),
     path("", include("feedback_app.projects.urls")),
 ]
+
+handler400 = "feedback_app.accounts.error_views.bad_request"
+handler404 = "feedback_app.accounts.error_views.not_found"
