@@ -39,3 +39,9 @@ class VerdictDiffers(AnnotationError):
     """Another verdict is stored for this assignment, or another request for this Idempotency-Key."""
 
     code = 409
+
+
+class LimitReached(AnnotationError):
+    """The annotator has judged as much as the project takes from one person a day."""
+
+    code = 403

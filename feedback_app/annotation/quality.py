@@ -8,7 +8,7 @@ description and not a test.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import isnan
@@ -20,10 +20,10 @@ import krippendorff
 import numpy as np
 
 from feedback_app.accounts.models import User
+from feedback_app.annotation.comparisons import FIRST, TIE, pairs_of
 from feedback_app.annotation.models import Judgment, Task
 from feedback_app.projects.models import Project
 
-FIRST, SECOND, TIE = range(3)
 CATEGORIES = 3
 # Gold and repeats measure something else than agreement.
 KINDS = (Task.Kind.NORMAL, Task.Kind.GATE)
@@ -83,13 +83,6 @@ def measure_quality(*, project: Project, simulated: bool | None = None) -> dict[
             for attribute, score in given.items():
                 scores[attribute][task, response].append(score)
     return _summarise(simulated, tasks, people, units, scores)
-
-
-def pairs_of(ranks: Sequence[int | None]) -> Iterator[tuple[int, int, int]]:
-    """Yield (i, j, verdict) for each pair of ranked responses i < j, by canonical position."""
-    for (i, left), (j, right) in combinations(enumerate(ranks), 2):
-        if left is not None and right is not None:
-            yield i, j, TIE if left == right else FIRST if left < right else SECOND
 
 
 def _count_pair(person: _Annotator, verdict: int, first: int, second: int, shown: Sequence[int] | None) -> None:

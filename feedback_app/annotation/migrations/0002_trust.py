@@ -7,135 +7,199 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('annotation', '0001_initial'),
-        ('projects', '0002_trust'),
+        ("annotation", "0001_initial"),
+        ("projects", "0002_trust"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Adjudication',
+            name="Adjudication",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('ranks', django.contrib.postgres.fields.ArrayField(base_field=models.PositiveSmallIntegerField(null=True), default=list, size=None)),
-                ('all_bad', models.BooleanField(default=False)),
-                ('strength', models.PositiveSmallIntegerField(blank=True, null=True)),
-                ('ratings', models.JSONField(blank=True, default=dict)),
-                ('flags', models.JSONField(blank=True, default=dict)),
-                ('rationale', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "ranks",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.PositiveSmallIntegerField(null=True), default=list, size=None
+                    ),
+                ),
+                ("all_bad", models.BooleanField(default=False)),
+                ("strength", models.PositiveSmallIntegerField(blank=True, null=True)),
+                ("ratings", models.JSONField(blank=True, default=dict)),
+                ("flags", models.JSONField(blank=True, default=dict)),
+                ("rationale", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
             ],
             options={
-                'db_table': 'annotation_adjudication',
+                "db_table": "annotation_adjudication",
             },
         ),
         migrations.CreateModel(
-            name='Check',
+            name="Check",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('normal', 'normal'), ('gold', 'gold'), ('qualification', 'qualification'), ('repeat', 'repeat'), ('gate', 'old against new')], max_length=16)),
-                ('score', models.FloatField(help_text='share of what was expected that the judgment says, 0 to 1')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("normal", "normal"),
+                            ("gold", "gold"),
+                            ("qualification", "qualification"),
+                            ("repeat", "repeat"),
+                            ("gate", "old against new"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("score", models.FloatField(help_text="share of what was expected that the judgment says, 0 to 1")),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'db_table': 'annotation_check',
+                "db_table": "annotation_check",
             },
         ),
         migrations.CreateModel(
-            name='GoldAnswer',
+            name="GoldAnswer",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('ranks', django.contrib.postgres.fields.ArrayField(base_field=models.PositiveSmallIntegerField(null=True), default=list, size=None)),
-                ('ratings', models.JSONField(blank=True, default=dict, help_text='response id -> attribute -> number')),
-                ('tolerance', models.PositiveSmallIntegerField(default=1, help_text='steps that a rating may be off')),
-                ('explanation', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "ranks",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.PositiveSmallIntegerField(null=True), default=list, size=None
+                    ),
+                ),
+                ("ratings", models.JSONField(blank=True, default=dict, help_text="response id -> attribute -> number")),
+                ("tolerance", models.PositiveSmallIntegerField(default=1, help_text="steps that a rating may be off")),
+                ("explanation", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'db_table': 'annotation_gold_answer',
+                "db_table": "annotation_gold_answer",
             },
         ),
         migrations.CreateModel(
-            name='Review',
+            name="Review",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('outcome', models.CharField(choices=[('accepted', 'accepted'), ('overruled', 'overruled'), ('sent_back', 'sent back'), ('revised', 'revised since it was sent back')], max_length=16)),
-                ('comment', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("accepted", "accepted"),
+                            ("overruled", "overruled"),
+                            ("sent_back", "sent back"),
+                            ("revised", "revised since it was sent back"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("comment", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
             ],
             options={
-                'db_table': 'annotation_review',
+                "db_table": "annotation_review",
             },
         ),
         migrations.AddField(
-            model_name='task',
-            name='language',
-            field=models.CharField(blank=True, db_default='', help_text="of the prompt; empty: anybody's", max_length=16),
+            model_name="task",
+            name="language",
+            field=models.CharField(
+                blank=True, db_default="", help_text="of the prompt; empty: anybody's", max_length=16
+            ),
         ),
         migrations.AddField(
-            model_name='task',
-            name='repeat_of',
-            field=models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='repeat', to='annotation.judgment'),
+            model_name="task",
+            name="repeat_of",
+            field=models.OneToOneField(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="repeat",
+                to="annotation.judgment",
+            ),
         ),
         migrations.AddIndex(
-            model_name='task',
-            index=models.Index(condition=models.Q(('kind__in', ['gold', 'qualification'])), fields=['project', 'kind'], name='task_with_answer'),
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("kind__in", ["gold", "qualification"])),
+                fields=["project", "kind"],
+                name="task_with_answer",
+            ),
         ),
         migrations.AddField(
-            model_name='adjudication',
-            name='adjudicated_by',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="adjudication",
+            name="adjudicated_by",
+            field=models.ForeignKey(
+                null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="+", to=settings.AUTH_USER_MODEL
+            ),
         ),
         migrations.AddField(
-            model_name='adjudication',
-            name='task',
-            field=models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='adjudication', to='annotation.task'),
+            model_name="adjudication",
+            name="task",
+            field=models.OneToOneField(
+                on_delete=django.db.models.deletion.CASCADE, related_name="adjudication", to="annotation.task"
+            ),
         ),
         migrations.AddField(
-            model_name='check',
-            name='annotator',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="check",
+            name="annotator",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL
+            ),
         ),
         migrations.AddField(
-            model_name='check',
-            name='judgment',
-            field=models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='check_result', to='annotation.judgment'),
+            model_name="check",
+            name="judgment",
+            field=models.OneToOneField(
+                on_delete=django.db.models.deletion.CASCADE, related_name="check_result", to="annotation.judgment"
+            ),
         ),
         migrations.AddField(
-            model_name='check',
-            name='project',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='projects.project'),
+            model_name="check",
+            name="project",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="+", to="projects.project"
+            ),
         ),
         migrations.AddField(
-            model_name='goldanswer',
-            name='created_by',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="goldanswer",
+            name="created_by",
+            field=models.ForeignKey(
+                null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="+", to=settings.AUTH_USER_MODEL
+            ),
         ),
         migrations.AddField(
-            model_name='goldanswer',
-            name='task',
-            field=models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='gold_answer', to='annotation.task'),
+            model_name="goldanswer",
+            name="task",
+            field=models.OneToOneField(
+                on_delete=django.db.models.deletion.CASCADE, related_name="gold_answer", to="annotation.task"
+            ),
         ),
         migrations.AddField(
-            model_name='review',
-            name='judgment',
-            field=models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='review', to='annotation.judgment'),
+            model_name="review",
+            name="judgment",
+            field=models.OneToOneField(
+                on_delete=django.db.models.deletion.CASCADE, related_name="review", to="annotation.judgment"
+            ),
         ),
         migrations.AddField(
-            model_name='review',
-            name='reviewer',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="review",
+            name="reviewer",
+            field=models.ForeignKey(
+                null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="+", to=settings.AUTH_USER_MODEL
+            ),
         ),
         migrations.AddIndex(
-            model_name='check',
-            index=models.Index(fields=['project', 'annotator', 'kind', '-created_at'], name='check_newest'),
+            model_name="check",
+            index=models.Index(fields=["project", "annotator", "kind", "-created_at"], name="check_newest"),
         ),
         migrations.AddConstraint(
-            model_name='check',
-            constraint=models.CheckConstraint(condition=models.Q(('score__gte', 0), ('score__lte', 1)), name='check_score_is_a_share'),
+            model_name="check",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("score__gte", 0), ("score__lte", 1)), name="check_score_is_a_share"
+            ),
         ),
     ]

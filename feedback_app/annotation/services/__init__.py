@@ -1,8 +1,10 @@
 """Every write to prompts, tasks, assignments and judgments: the only place with the rules of annotation."""
 
+from feedback_app.annotation.services.checks import make_gold, pause_by_rule
 from feedback_app.annotation.services.judging import forget_answers, judgment_as_json, revise_judgment, submit_judgment
 from feedback_app.annotation.services.queue import ReservedTask, next_task
 from feedback_app.annotation.services.reservations import expire_reservations, renew, report, save_draft, skip
+from feedback_app.annotation.services.reviewing import review_judgment
 from feedback_app.annotation.services.tasks import (
     NewPrompt,
     NewResponse,
@@ -31,11 +33,14 @@ __all__ = [
     "expire_reservations",
     "forget_answers",
     "judgment_as_json",
+    "make_gold",
     "next_task",
+    "pause_by_rule",
     "renew",
     "report",
     "restore_tasks",
     "retire_untouched_tasks",
+    "review_judgment",
     "revise_judgment",
     "save_draft",
     "set_overlap",

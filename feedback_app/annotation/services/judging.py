@@ -14,7 +14,15 @@ from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.errors import NotAssigned, VerdictDiffers, VerdictInvalid
-from feedback_app.annotation.models import Assignment, IdempotentAnswer, Judgment, JudgmentRevision, TaskResponse
+from feedback_app.annotation.models import (
+    Assignment,
+    IdempotentAnswer,
+    Judgment,
+    JudgmentRevision,
+    Review,
+    TaskResponse,
+)
+from feedback_app.annotation.services.checks import CHECKED_KINDS, ask_third_judgment, record_check
 from feedback_app.annotation.services.reservations import HEARTBEAT_SECONDS, MEMBER
 from feedback_app.annotation.verdicts import Verdict, hash_body, parse_verdict, read_protocol
 from feedback_app.prepared import fetch_prepared
@@ -36,6 +44,8 @@ class _Place:
     protocol: str
     kind: str
     responses: list[UUID]
+    task_kind: str
+    full_of_two: bool
 
 
 # The task before its assignment, as everywhere; what is read beside them never changes.
@@ -43,8 +53,10 @@ _LOCK = f"""
 SELECT t.project_id, t.overlap IS NULL OR t.reserved + t.counted < t.overlap, a.id, a.state,
     a.active_seconds + least(%(bound)s, greatest(0, extract(epoch FROM clock_timestamp() - a.last_seen_at)))::float8,
     protocol.spec::text, annotator.kind,
-    ARRAY(SELECT response_id FROM annotation_task_response WHERE task_id = t.id ORDER BY position)
+    ARRAY(SELECT response_id FROM annotation_task_response WHERE task_id = t.id ORDER BY position),
+    t.kind, project.third_on_disagreement AND t.overlap = 2 AND t.counted = 1
 FROM annotation_task t
+JOIN projects_project project ON project.id = t.project_id
 JOIN annotation_assignment a ON a.task_id = t.id AND a.annotator_id = %(annotator)s
 JOIN accounts_user annotator ON annotator.id = a.annotator_id
 JOIN projects_protocol_version protocol ON protocol.id = a.protocol_id
@@ -106,11 +118,9 @@ def _lock_place(task_id: UUID, annotator: User) -> _Place:
     row = fetch_prepared(_LOCK, {"task": task_id, "annotator": annotator.pk, "bound": HEARTBEAT_SECONDS})
     if row is None:
         raise NotAssigned({"task": [_("No such task of yours.")]})
-    project_id, free, assignment_id, state, active_seconds, protocol, kind, responses = row
-    return _Place(
-        project_id=project_id, free=free, assignment_id=assignment_id, state=state, active_seconds=active_seconds,
-        protocol=protocol, kind=kind, responses=responses,
-    )  # fmt: skip
+    names = ("project_id", "free", "assignment_id", "state", "active_seconds", "protocol", "kind", "responses",
+             "task_kind", "full_of_two")  # fmt: skip
+    return _Place(**dict(zip(names, row, strict=True)))
 
 
 def _store(task_id: UUID, annotator: User, place: _Place, body: Mapping[str, Any], digest: str) -> dict[str, Any]:
@@ -127,6 +137,10 @@ def _store(task_id: UUID, annotator: User, place: _Place, body: Mapping[str, Any
         "body_sha256": digest, "at": now,
     }  # fmt: skip
     fetch_prepared(_STORE, values)
+    if place.task_kind in CHECKED_KINDS:
+        record_check(judgment_id=identity)
+    elif values["counts"] and place.full_of_two:
+        ask_third_judgment(task_id=task_id)
     return _as_json(
         identity=identity, task_id=task_id, responses=responses, verdict=verdict, surplus=not values["counts"],
         revision=1, created_at=now,
@@ -213,6 +227,8 @@ def _replace(judgment: Judgment, verdict: Verdict, responses: Sequence[str], edi
         setattr(judgment, _attribute(name), getattr(verdict, _attribute(name)))
     judgment.revision += 1
     judgment.save(update_fields=[_attribute(name) for name in _CONTENT] + ["revision", "updated_at"])
+    # One that was sent back waits for its reviewer again.
+    Review.objects.filter(judgment=judgment, outcome=Review.Outcome.SENT_BACK).update(outcome=Review.Outcome.REVISED)
 
 
 _CONTENT = ("ranking", "all_bad", "strength", "ratings", "flags", "rewrites", "rationale", "lead_time")

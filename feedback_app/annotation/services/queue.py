@@ -1,5 +1,6 @@
 """The next task for an annotator: one short transaction that costs the same with a thousand tasks and a million."""
 
+import random
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,9 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
-from feedback_app.annotation.errors import MemberPaused, NotAssigned
+from feedback_app.annotation.errors import LimitReached, MemberPaused, NotAssigned
+from feedback_app.annotation.models import Task
+from feedback_app.annotation.services.repeats import make_repeat
 from feedback_app.annotation.services.reservations import expire_reservations
 from feedback_app.prepared import fetch_prepared
 from feedback_app.projects.models import Project
@@ -56,6 +59,7 @@ def next_task(*, project: Project | str, annotator: User, hold: Collection[UUID]
     Raises:
         NotAssigned: there is no such project, or the annotator is not of it.
         MemberPaused: the annotator is paused in this project.
+        LimitReached: the annotator has judged today's share, and holds nothing more.
     """
     slug = project if isinstance(project, str) else project.slug
     if found := _answer(slug, annotator, hold, _QUICK):
@@ -69,36 +73,87 @@ def next_task(*, project: Project | str, annotator: User, hold: Collection[UUID]
 
 @transaction.atomic
 def _answer(slug: str, annotator: User, hold: Collection[UUID], statement: str) -> ReservedTask | None:
+    entry = _enter(slug, annotator)
     values: dict[str, Any] = {
-        "project": _enter(slug, annotator), "annotator": annotator.pk, "hold": list(hold), "below": ABOVE_ALL,
-        "live": LIVE_AT_MOST,
+        "project": entry.project, "annotator": annotator.pk, "hold": list(hold), "below": ABOVE_ALL,
+        "live": 0 if entry.limited else LIVE_AT_MOST, "languages": entry.languages, "kind": "",
     }  # fmt: skip
+    if entry.limited:
+        found = _fetch(statement, values)[1]
+        if found is None and not hold:
+            raise LimitReached({"detail": [_("You have judged as many today as this project takes from one person.")]})
+        return found
+    if entry.unqualified:
+        return _fetch(_WITH_ANSWER, values | {"kind": str(Task.Kind.QUALIFICATION)})[1]
+    if special := _special(entry, values, annotator):
+        return special
     while True:
-        row = fetch_prepared(statement, values)
-        assert row is not None  # the statement starts from one row
-        priority, *found = row
-        if found[0] is not None:
-            return ReservedTask(**dict(zip(_COLUMNS, found, strict=True)))
-        if priority is None:
-            return None
+        priority, found = _fetch(statement, values)
+        if found is not None or priority is None:
+            return found
         values["below"] = priority  # nothing fit at this priority: the next lower one
 
 
-def _enter(slug: str, annotator: User) -> int:
-    """Check that the annotator may work, and let one request of theirs at a time pass; returns the project's id."""
+def _fetch(statement: str, values: dict[str, Any]) -> tuple[int | None, ReservedTask | None]:
+    row = fetch_prepared(statement, values)
+    assert row is not None  # the statement starts from one row
+    priority, *found = row
+    if found[0] is None:
+        return priority, None
+    return priority, ReservedTask(**dict(zip(_COLUMNS, found, strict=True)))
+
+
+def _special(entry: "_Entry", values: dict[str, Any], annotator: User) -> ReservedTask | None:
+    """Mix in a gold task or a repeat by the project's shares; None where the draw or the supply says no."""
+    draw = random.random()
+    if draw < entry.gold_share:
+        return _fetch(_WITH_ANSWER, values | {"kind": str(Task.Kind.GOLD)})[1]
+    if draw < entry.gold_share + entry.repeat_share and make_repeat(project_id=entry.project, annotator=annotator):
+        return _fetch(_WITH_ANSWER, values | {"kind": str(Task.Kind.REPEAT)})[1]
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """A project that the annotator may work in, and by which rules."""
+
+    project: int
+    limited: bool
+    unqualified: bool
+    gold_share: float
+    repeat_share: float
+    languages: list[str]
+
+
+def _enter(slug: str, annotator: User) -> _Entry:
+    """Check that the annotator may work, and let one request of theirs at a time pass."""
     row = fetch_prepared(_ENTER, {"slug": slug, "annotator": annotator.pk})
     if row is None or not (row[1] or annotator.is_superuser):
         raise NotAssigned({"project": [_("No such project of yours.")]})
-    project, _member, paused_at, reason, _lock = row
+    project, _member, paused_at, reason, limited, unqualified, gold_share, repeat_share, languages, _lock = row
     if paused_at is not None:
         raise MemberPaused({"detail": [reason or _("You are paused in this project.")]})
-    return int(project)
+    return _Entry(
+        project=int(project), limited=limited, unqualified=unqualified, gold_share=gold_share,
+        repeat_share=repeat_share, languages=languages or [],
+    )  # fmt: skip
 
 
 # One annotator's requests for work in one project come one after the other, so that two tabs never reserve three.
 # The lock is taken in a statement of its own: the next one's snapshot must be younger than it.
 _ENTER = """
 SELECT p.id, m.id IS NOT NULL, m.paused_at, m.pause_reason,
+    CASE WHEN p.daily_limit IS NULL THEN false ELSE (
+        SELECT count(*) FROM annotation_judgment j
+        WHERE j.annotator_id = %(annotator)s AND j.project_id = p.id AND j.created_at >= date_trunc('day', now())
+    ) >= p.daily_limit END,
+    CASE WHEN p.qualification_pass IS NULL OR m.role IS DISTINCT FROM 'annotator' OR m.qualified_at IS NOT NULL
+        THEN false
+        ELSE EXISTS (
+            SELECT FROM annotation_task t
+            WHERE t.project_id = p.id AND t.kind = 'qualification' AND t.state = 'active')
+    END,
+    p.gold_share, p.repeat_share, m.languages,
     pg_advisory_xact_lock((p.id %% 2147483648)::int, (%(annotator)s::bigint %% 2147483648)::int)::text
 FROM projects_project p
 LEFT JOIN projects_member m ON m.project_id = p.id AND m.user_id = %(annotator)s
@@ -107,10 +162,7 @@ WHERE p.slug = %(slug)s AND p.archived_at IS NULL
 
 _COLUMNS = ("assignment_id", "id", "expires_at", "draft", "messages", "protocol", "responses")
 
-# `level` is the highest priority below %(below)s with an open task, and how far this annotator has come there.
-# `first_fit` is seen without locks: rows before it are had, or addressed to somebody else, for good, so the position
-# may move up to it, but past it only once this annotator has had it; rows after it may be locked or come back.
-# "had" is written as a scalar subquery because NOT EXISTS becomes an anti-join over all that the annotator ever had.
+# A reservation that is live already, or else one of the task that {choose} picks.
 _PICK = """
 WITH held AS MATERIALIZED (
     SELECT a.id, a.created_at
@@ -119,40 +171,18 @@ WITH held AS MATERIALIZED (
       AND t.project_id = %(project)s
 ), again AS MATERIALIZED (
     SELECT id FROM held WHERE NOT id = ANY(%(hold)s::uuid[]) ORDER BY created_at, id LIMIT 1
-), level AS MATERIALIZED (
-    SELECT t.priority, {start} AS start
-    FROM annotation_task t
-    WHERE t.project_id = %(project)s AND t.open AND t.priority < %(below)s
-      AND NOT EXISTS (SELECT FROM again) AND (SELECT count(*) FROM held) < %(live)s
-    ORDER BY t.priority DESC LIMIT 1
-), first_fit AS MATERIALIZED (
-    SELECT t.position
-    FROM annotation_task t
-    WHERE t.project_id = %(project)s AND t.open AND t.priority = (SELECT priority FROM level)
-      AND t.position > (SELECT start FROM level) AND {fit}
-    ORDER BY t.position LIMIT 1
-), picked AS MATERIALIZED (
-    SELECT t.id
-    FROM annotation_task t
-    WHERE t.project_id = %(project)s AND t.open AND t.priority = (SELECT priority FROM level)
-      AND t.position >= (SELECT position FROM first_fit) AND {fit}
-    ORDER BY t.position LIMIT 1 FOR NO KEY UPDATE OF t {locked}
-), taken AS (
+), {choose}, taken AS (
     UPDATE annotation_task t
-    SET reserved = t.reserved + 1, open = t.overlap IS NULL OR t.reserved + 1 + t.counted < t.overlap
-    FROM picked WHERE t.id = picked.id RETURNING t.id
-), moved AS (
-    INSERT INTO annotation_annotator_position (project_id, annotator_id, priority, position)
-    SELECT %(project)s, %(annotator)s, level.priority, first_fit.position - 1
-    FROM level, first_fit WHERE {move}
-    ON CONFLICT (project_id, annotator_id, priority) DO UPDATE SET position = excluded.position
+    SET reserved = t.reserved + 1, open = t.open AND (t.overlap IS NULL OR t.reserved + 1 + t.counted < t.overlap)
+    FROM picked WHERE t.id = picked.id RETURNING t.id, t.repeat_of_id
 ), given AS (
     INSERT INTO annotation_assignment (
         id, task_id, annotator_id, state, created_at, expires_at, shown_order, protocol_id, guidelines_id,
         active_seconds, last_seen_at, reason)
     SELECT gen_random_uuid(), taken.id, %(annotator)s, 'reserved', clock_timestamp(),
         clock_timestamp() + make_interval(secs => p.reservation_seconds),
-        ARRAY(SELECT position FROM annotation_task_response WHERE task_id = taken.id ORDER BY random()),
+        coalesce({order}, ARRAY(
+            SELECT position FROM annotation_task_response WHERE task_id = taken.id ORDER BY random())),
         p.protocol_id, p.guidelines_id, 0, clock_timestamp(), ''
     FROM taken JOIN projects_project p ON p.id = %(project)s
     RETURNING id, task_id, expires_at, draft, shown_order, protocol_id
@@ -175,7 +205,56 @@ LEFT JOIN annotation_task task ON task.id = answer.task_id
 LEFT JOIN annotation_prompt prompt ON prompt.id = task.prompt_id
 LEFT JOIN projects_protocol_version protocol ON protocol.id = answer.protocol_id
 """
-_FIT = """(t.addressed_to_id IS NULL OR t.addressed_to_id = %(annotator)s)
+# `level` is the highest priority below %(below)s with an open task, and how far this annotator has come there.
+# `first_fit` is seen without locks: rows before it are had, or addressed to somebody else, for good, so the position
+# may move up to it, but past it only once this annotator has had it; rows after it may be locked or come back.
+# "had" is written as a scalar subquery because NOT EXISTS becomes an anti-join over all that the annotator ever had.
+_CHOOSE = """level AS MATERIALIZED (
+    SELECT t.priority, {start} AS start
+    FROM annotation_task t
+    WHERE t.project_id = %(project)s AND t.open AND t.priority < %(below)s
+      AND NOT EXISTS (SELECT FROM again) AND (SELECT count(*) FROM held) < %(live)s
+    ORDER BY t.priority DESC LIMIT 1
+), first_fit AS MATERIALIZED (
+    SELECT t.position
+    FROM annotation_task t
+    WHERE t.project_id = %(project)s AND t.open AND t.priority = (SELECT priority FROM level)
+      AND t.position > (SELECT start FROM level) AND {fit}
+    ORDER BY t.position LIMIT 1
+), picked AS MATERIALIZED (
+    SELECT t.id
+    FROM annotation_task t
+    WHERE t.project_id = %(project)s AND t.open AND t.priority = (SELECT priority FROM level)
+      AND t.position >= (SELECT position FROM first_fit) AND {fit}
+    ORDER BY t.position LIMIT 1 FOR NO KEY UPDATE OF t {locked}
+), moved AS (
+    INSERT INTO annotation_annotator_position (project_id, annotator_id, priority, position)
+    SELECT %(project)s, %(annotator)s, level.priority, first_fit.position - 1
+    FROM level, first_fit WHERE {move}
+    ON CONFLICT (project_id, annotator_id, priority) DO UPDATE SET position = excluded.position
+)"""
+# Gold and qualification tasks are in nobody's queue: any that the annotator has not had, nor met its prompt before.
+# A repeat is made for one annotator a moment before it is picked.
+_CHOOSE_WITH_ANSWER = """level AS MATERIALIZED (
+    SELECT 0 AS priority WHERE false
+), picked AS MATERIALIZED (
+    SELECT t.id
+    FROM annotation_task t
+    WHERE t.project_id = %(project)s AND t.kind = %(kind)s AND t.state = 'active'
+      AND NOT EXISTS (SELECT FROM again) AND (SELECT count(*) FROM held) < %(live)s
+      AND (t.addressed_to_id = %(annotator)s OR t.addressed_to_id IS NULL)
+      AND CASE WHEN t.kind = 'repeat'
+          THEN t.addressed_to_id = %(annotator)s AND NOT EXISTS (
+              SELECT FROM annotation_assignment a WHERE a.task_id = t.id)
+          ELSE NOT EXISTS (
+              SELECT FROM annotation_assignment a JOIN annotation_task had ON had.id = a.task_id
+              WHERE a.annotator_id = %(annotator)s AND had.prompt_id = t.prompt_id)
+      END
+    ORDER BY random() LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED
+)"""
+_FIT = """t.kind NOT IN ('gold', 'qualification', 'repeat')
+      AND (t.language = '' OR %(languages)s::varchar[] = '{}' OR t.language = ANY(%(languages)s::varchar[]))
+      AND (t.addressed_to_id IS NULL OR t.addressed_to_id = %(annotator)s)
       AND (SELECT true FROM annotation_assignment a
            WHERE a.task_id = t.id AND a.annotator_id = %(annotator)s) IS NOT TRUE"""
 _REMEMBERED = """coalesce((
@@ -183,9 +262,20 @@ _REMEMBERED = """coalesce((
         WHERE seen.project_id = %(project)s AND seen.annotator_id = %(annotator)s AND seen.priority = t.priority
     ), 0)"""
 
+_RANDOM_ORDER = "NULL"
+# A repeat shows the responses in the opposite of the order that was shown before: what moves then is the place's pull.
+_OPPOSITE_ORDER = """(
+            SELECT ARRAY(SELECT place FROM unnest(before.shown_order) WITH ORDINALITY AS o (place, n) ORDER BY n DESC)
+            FROM annotation_judgment j JOIN annotation_assignment before ON before.id = j.assignment_id
+            WHERE j.id = taken.repeat_of_id)"""
+
+
+def _pick(*, start: str, locked: str, move: str) -> str:
+    return _PICK.format(choose=_CHOOSE.format(start=start, fit=_FIT, locked=locked, move=move), order=_RANDOM_ORDER)
+
+
 # From the remembered position, passing by what others have locked.
-_QUICK = _PICK.format(
-    start=_REMEMBERED, fit=_FIT, locked="SKIP LOCKED", move=f"first_fit.position - 1 > level.start + {POSITION_SLACK}"
-)
+_QUICK = _pick(start=_REMEMBERED, locked="SKIP LOCKED", move=f"first_fit.position - 1 > level.start + {POSITION_SLACK}")
 # From the very beginning, waiting for what others have locked, and putting the position right.
-_WHOLE = _PICK.format(start="0", fit=_FIT, locked="", move="true")
+_WHOLE = _pick(start="0", locked="", move="true")
+_WITH_ANSWER = _PICK.format(choose=_CHOOSE_WITH_ANSWER, order=_OPPOSITE_ORDER)

@@ -1,5 +1,6 @@
 """Prompts and tasks on their way in and out: made in bulk, retired, lowered, archived and opened again."""
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -145,11 +146,19 @@ def _unsaved_task(project: Project, new: NewTask) -> Task:
         prompt=new.prompt,
         kind=new.kind,
         priority=new.priority,
-        overlap=None if unlimited else new.overlap or project.overlap,
+        overlap=None if unlimited else new.overlap or _overlap(project),
         addressed_to=new.addressed_to,
+        language=new.prompt.language,
         identity_sha256=new.identity_sha256,
         external_id=new.external_id,
     )
+
+
+def _overlap(project: Project) -> int:
+    """Return how many judgments a new task takes: a share of them, drawn by lot, takes the larger number."""
+    if project.extra_overlap is not None and random.random() < project.extra_overlap_share:
+        return project.extra_overlap
+    return project.overlap
 
 
 def _unsaved_response(prompt: Prompt, new: NewResponse) -> Response:
