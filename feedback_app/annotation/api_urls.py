@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from feedback_app.annotation import api, sample_api
+from feedback_app.annotation import api, sample_api, trust_api
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("projects/<slug:slug>/tasks/next/", api.NextTaskView.as_view(), name="tasks_next"),
@@ -14,4 +14,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("tasks/<uuid:task_id>/judgments/", api.JudgmentsView.as_view(), name="judgments_submit"),
     path("projects/<slug:slug>/sample/", sample_api.SampleApi.as_view(), name="sample"),
     path("judgments/<uuid:judgment_id>/", api.JudgmentView.as_view(), name="judgments_revise"),
+    path("projects/<slug:slug>/reviews/", trust_api.ReviewsApi.as_view(), name="reviews"),
+    path("projects/<slug:slug>/trust/", trust_api.TrustApi.as_view(), name="trust"),
+    path("projects/<slug:slug>/work/", trust_api.WorkApi.as_view(), name="work"),
+    path("judgments/<uuid:judgment_id>/review/", trust_api.ReviewApi.as_view(), name="review"),
+    path("tasks/<uuid:task_id>/gold/", trust_api.GoldApi.as_view(), name="gold"),
 ]

@@ -10,7 +10,7 @@ description and not a test.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, permutations
 from math import isnan
 from statistics import median
 from typing import Any, Literal
@@ -60,19 +60,24 @@ def measure_quality(*, project: Project, simulated: bool | None = None) -> dict[
     if not simulated:
         chosen = judgments.exclude(origin=Judgment.Origin.SIMULATED)
     fields = ("task_id", "annotator_id", "ranks", "ratings", "assignment__shown_order", "origin", "surplus")
-    rows = chosen.values_list(*fields, "lead_time", "active_seconds")
+    rows = chosen.values_list(*fields, "lead_time", "active_seconds", "strength")
 
     people: dict[int, _Annotator] = defaultdict(_Annotator)
     units: dict[Unit, dict[int, int]] = defaultdict(dict)
     scores: dict[str, dict[tuple[UUID, str], list[int]]] = defaultdict(lambda: defaultdict(list))
+    strengths: dict[tuple[UUID, int], int] = {}
     tasks: set[UUID] = set()
-    for task, annotator, ranks, ratings, shown, origin, surplus, lead_time, active in rows.iterator(chunk_size=5000):
+    for task, annotator, ranks, ratings, shown, origin, surplus, lead_time, active, strength in rows.iterator(
+        chunk_size=5000
+    ):
         person = people[annotator]
         if surplus:
             person.surplus += 1
             continue
         tasks.add(task)
         person.judged += 1
+        if strength is not None:
+            strengths[task, annotator] = strength
         if (seconds := lead_time if lead_time is not None else active) is not None:
             person.seconds.append(seconds)
         order = None if origin == Judgment.Origin.IMPORTED else shown
@@ -82,7 +87,11 @@ def measure_quality(*, project: Project, simulated: bool | None = None) -> dict[
         for response, given in ratings.items():
             for attribute, score in given.items():
                 scores[attribute][task, response].append(score)
-    return _summarise(simulated, tasks, people, units, scores)
+    summary = _summarise(simulated, tasks, people, units, scores)
+    return summary | {
+        "fleiss_kappa": fleiss_kappa(_counts(units)),
+        "agreement_by_strength": _by_strength(units, strengths),
+    }
 
 
 def _count_pair(person: _Annotator, verdict: int, first: int, second: int, shown: Sequence[int] | None) -> None:
@@ -118,9 +127,7 @@ def _summarise(
         "simulated": simulated,
         "judgments": sum(person.judged for person in people.values()),
         "tasks": len(tasks),
-        "krippendorff_alpha": _alpha(
-            ([list(v.values()).count(c) for c in range(CATEGORIES)] for v in units.values()), "nominal"
-        ),
+        "krippendorff_alpha": _alpha(_counts(units), "nominal"),
         "pairwise_agreement": _share(agreed, compared),
         "pairwise_agreement_n": compared,
         "cohen_kappa": sorted(
@@ -132,6 +139,42 @@ def _summarise(
             (_annotator_row(names[pk], person) for pk, person in people.items()), key=lambda row: row["annotator"]
         ),
     }
+
+
+def _counts(units: Mapping[Unit, Mapping[int, int]]) -> list[list[int]]:
+    """Return how many annotators said first, second and tie on each pair of responses."""
+    return [[list(verdicts.values()).count(category) for category in range(CATEGORIES)] for verdicts in units.values()]
+
+
+def fleiss_kappa(counts: Iterable[Sequence[int]]) -> float | None:
+    """Return Fleiss' kappa (Fleiss 1971) of (units, categories) counts, for any number of annotators a unit.
+
+    Units with fewer than two annotators are left out; None where nothing can be compared or one category is all there
+    is. With the same number on every unit it is Fleiss' own figure.
+    """
+    table = [row for row in counts if sum(row) >= 2]
+    total = sum(sum(row) for row in table)
+    if not table:
+        return None
+    observed = sum(sum(n * (n - 1) for n in row) / (sum(row) * (sum(row) - 1)) for row in table) / len(table)
+    expected = sum((sum(column) / total) ** 2 for column in zip(*table, strict=True))
+    return None if expected == 1 else (observed - expected) / (1 - expected)
+
+
+def _by_strength(
+    units: Mapping[Unit, Mapping[int, int]], strengths: Mapping[tuple[UUID, int], int]
+) -> list[dict[str, Any]]:
+    """Return how often others say the same as a judgment of each strength: weak preferences are where people differ."""
+    agreed, compared = Counter[int](), Counter[int]()
+    for (task, _first, _second), verdicts in units.items():
+        for annotator, other in permutations(verdicts, 2):
+            if (strength := strengths.get((task, annotator))) is not None:
+                compared[strength] += 1
+                agreed[strength] += verdicts[annotator] == verdicts[other]
+    return [
+        {"strength": strength, "agreement": agreed[strength] / compared[strength], "n": compared[strength]}
+        for strength in sorted(compared)
+    ]
 
 
 def _alpha(counts: Iterable[Sequence[int]], level: Literal["nominal", "ordinal"]) -> float | None:

@@ -107,6 +107,12 @@ class AttributeShape(_Shape):
     n = serializers.IntegerField()
 
 
+class StrengthShape(_Shape):
+    strength = serializers.IntegerField()
+    agreement = serializers.FloatField()
+    n = serializers.IntegerField()
+
+
 class QualityShape(_Shape):
     simulated = serializers.BooleanField()
     judgments = serializers.IntegerField()
@@ -115,6 +121,8 @@ class QualityShape(_Shape):
     pairwise_agreement = serializers.FloatField(allow_null=True)
     pairwise_agreement_n = serializers.IntegerField()
     cohen_kappa = KappaShape(many=True)
+    fleiss_kappa = serializers.FloatField(allow_null=True)
+    agreement_by_strength = StrengthShape(many=True)
     attributes = serializers.DictField(child=AttributeShape())
     annotators = AnnotatorShape(many=True)
 
