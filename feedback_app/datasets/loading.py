@@ -48,6 +48,17 @@ class _Place:
     row: Row | None = None
 
 
+def rehearse_load(project: Project, rows: Sequence[Row]) -> Loaded:
+    """Return what a batch's load would come to, and store nothing.
+
+    Rows that repeat one of an earlier batch count as new, for nothing of that batch is there to know them by.
+    """
+    with transaction.atomic():
+        loaded = Loader(project=project).load(rows)
+        transaction.set_rollback(True)
+    return loaded
+
+
 class Loader:
     """Stores the rows of one import; keeps the annotators' ids from batch to batch."""
 

@@ -10,9 +10,14 @@ from feedback_app.projects.models import Project
 
 
 class ImportJob(models.Model):
-    """One file on its way in; the row is the queue, the report lists every refused line."""
+    """One file on its way in; the row is the queue, the report lists every refused line.
+
+    A draft is a file that its owner looks at first: nothing takes it from the queue, and it goes after a day. A dry run
+    goes through the queue as an import does, stores nothing, and ends as a draft again.
+    """
 
     class State(models.TextChoices):
+        DRAFT = "draft", _("looked at first")
         QUEUED = "queued", _("queued")
         RUNNING = "running", _("running")
         DONE = "done", _("done")
@@ -24,6 +29,7 @@ class ImportJob(models.Model):
     file_name = models.CharField(max_length=255)
     path = models.CharField(max_length=500, help_text=_("below DATA_DIR"))
     options = models.JSONField(default=dict, blank=True)
+    dry_run = models.BooleanField(default=False)
     state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
     rows_read = models.PositiveBigIntegerField(default=0)
     rows_new = models.PositiveBigIntegerField(default=0)

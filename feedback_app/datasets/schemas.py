@@ -31,7 +31,7 @@ class ImportShape(serializers.Serializer[dict[str, object]]):
     project = serializers.CharField()
     format = serializers.CharField()
     file_name = serializers.CharField()
-    state = serializers.ChoiceField(["queued", "running", "done", "failed"])
+    state = serializers.ChoiceField(["draft", "queued", "running", "done", "failed"])
     rows_read = serializers.IntegerField()
     rows_new = serializers.IntegerField()
     rows_known = serializers.IntegerField()

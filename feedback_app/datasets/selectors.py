@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Count, Q, QuerySet
 
+from feedback_app.annotation.models import Judgment
 from feedback_app.datasets.csv_cells import write_cell
+from feedback_app.datasets.exporting.options import SPLITS
 from feedback_app.datasets.models import DatasetVersion, ImportJob, RefusedRow
 from feedback_app.projects.models import Project
 
@@ -17,8 +19,21 @@ PIECE = 1000
 
 
 def imports_of(*, project: Project) -> QuerySet[ImportJob]:
-    """Return a project's imports, newest first."""
-    return ImportJob.objects.filter(project=project).select_related("requested_by")
+    """Return a project's imports, newest first, without the files that are only looked at."""
+    jobs = ImportJob.objects.filter(project=project, dry_run=False).exclude(state=ImportJob.State.DRAFT)
+    return jobs.select_related("requested_by")
+
+
+def judgments_held(*, project: Project) -> dict[str, int]:
+    """Return how many judgments count, by origin, and how many are void or surplus."""
+    counted = Q(voided_at=None, surplus=False)
+    return Judgment.objects.filter(project=project).aggregate(
+        total=Count("pk", filter=counted),
+        human=Count("pk", filter=counted & Q(origin=Judgment.Origin.HUMAN)),
+        imported=Count("pk", filter=counted & Q(origin=Judgment.Origin.IMPORTED)),
+        simulated=Count("pk", filter=counted & Q(origin=Judgment.Origin.SIMULATED)),
+        apart=Count("pk", filter=~counted),
+    )
 
 
 def refused_rows(*, job: ImportJob) -> QuerySet[RefusedRow]:
@@ -69,6 +84,17 @@ def report_as_csv(*, job: ImportJob) -> Iterator[bytes]:
 def datasets_of(*, project: Project) -> QuerySet[DatasetVersion]:
     """Return a project's dataset versions, newest first."""
     return DatasetVersion.objects.filter(project=project).select_related("created_by")
+
+
+def parts_of(*, version: DatasetVersion) -> list[dict[str, Any]]:
+    """Return the version's files that hold rows, with their split, rows, prompts and hash."""
+    manifest, parts = version.manifest, []
+    for split in SPLITS:  # JSON in PostgreSQL keeps no order
+        if rows := manifest["rows"].get(split):
+            name = f"{split}.{manifest['file_type']}"
+            part = {"split": split, "name": name, "rows": rows, "prompts": manifest["prompts"][split]}
+            parts.append(part | {"sha256": manifest["files"][name]})
+    return parts
 
 
 def dataset_as_json(*, version: DatasetVersion) -> dict[str, Any]:

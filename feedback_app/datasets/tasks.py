@@ -8,7 +8,7 @@ from celery import shared_task
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-from feedback_app.datasets.services import mark_versions_of_voided, run_import, waiting_imports
+from feedback_app.datasets.services import forget_drafts, mark_versions_of_voided, run_import, waiting_imports
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,9 @@ def ring_waiting_imports() -> None:
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def mark_dataset_versions() -> None:
-    """Mark the versions that hold judgments voided since."""
+    """Mark the versions that hold judgments voided since; sweep the drafts that nobody came back to."""
     mark_versions_of_voided()
+    forget_drafts()
 
 
 def ring_import(job_id: UUID) -> None:

@@ -1,6 +1,15 @@
 """Pages of the datasets app."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
+
+from feedback_app.datasets.views import imports, versions
 
 app_name = "datasets"
-urlpatterns: list[URLPattern | URLResolver] = []
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("p/<slug:slug>/data/", versions.data, name="data"),
+    path("p/<slug:slug>/data/export/", versions.export, name="export"),
+    path("p/<slug:slug>/data/versions/<int:number>/", versions.version, name="version"),
+    path("p/<slug:slug>/data/import/", imports.start, name="import_start"),
+    path("p/<slug:slug>/data/import/<uuid:job_id>/", imports.show, name="import"),
+    path("p/<slug:slug>/data/import/<uuid:job_id>/act/", imports.act, name="import_act"),
+]

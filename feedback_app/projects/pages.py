@@ -9,6 +9,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
+from django_htmx.middleware import HtmxDetails
 
 from feedback_app.accounts.models import User
 from feedback_app.projects.models import Member, Project
@@ -23,6 +24,7 @@ class ProjectRequest(HttpRequest):
     user: User
     project: Project
     role: Member.Role
+    htmx: HtmxDetails
 
 
 def project_page(

@@ -1,5 +1,13 @@
 """Writes to datasets: imports and dataset versions."""
 
+from feedback_app.datasets.services.drafts import (
+    Preview,
+    discard_draft,
+    forget_drafts,
+    preview_import,
+    queue_draft,
+    set_draft_format,
+)
 from feedback_app.datasets.services.imports import claim_import, rows_as_file, run_import, start_import, waiting_imports
 from feedback_app.datasets.services.marking import mark_if_holding, mark_versions_of_voided
 from feedback_app.datasets.services.versions import (
@@ -12,15 +20,21 @@ from feedback_app.datasets.services.versions import (
 )
 
 __all__ = [
+    "Preview",
     "as_zip",
     "claim_import",
     "create_dataset_version",
+    "discard_draft",
     "file_names",
     "folder_of",
+    "forget_drafts",
     "mark_if_holding",
     "mark_versions_of_voided",
+    "preview_import",
+    "queue_draft",
     "rows_as_file",
     "run_import",
+    "set_draft_format",
     "split_files",
     "start_import",
     "verify_dataset",

@@ -21,7 +21,7 @@ from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.datasets.formats.base import FileRefused, RowRefused, SourceRow
 from feedback_app.datasets.formats.imports import IMPORT_FORMATS
-from feedback_app.datasets.loading import Loaded, Loader
+from feedback_app.datasets.loading import Loaded, Loader, rehearse_load
 from feedback_app.datasets.models import ImportJob, RefusedRow
 from feedback_app.datasets.reading import RowReader
 from feedback_app.datasets.rows import Row, imported_protocol, parse_row
@@ -41,9 +41,15 @@ class LeaseLost(Exception):
 
 
 def start_import(
-    *, project: Project, format: str, file_name: str, content: IO[bytes], requested_by: User | None
+    *,
+    project: Project,
+    format: str,
+    file_name: str,
+    content: IO[bytes],
+    requested_by: User | None,
+    state: ImportJob.State = ImportJob.State.QUEUED,
 ) -> ImportJob:
-    """Keep a file and queue its import; the caller rings a worker, or calls run_import.
+    """Keep a file and queue its import; the caller rings a worker, or calls run_import. As a draft it waits.
 
     Raises:
         ValidationError: the format is unknown or the project is archived.
@@ -53,7 +59,7 @@ def start_import(
     if project.archived_at is not None:
         raise ValidationError({"project": [_("is archived")]})
     name = PurePosixPath(file_name.replace("\\", "/")).name[-200:] or "rows.jsonl"
-    job = ImportJob(project=project, format=format, file_name=name, requested_by=requested_by)
+    job = ImportJob(project=project, format=format, file_name=name, requested_by=requested_by, state=state)
     job.path = f"imports/{job.pk}"
     path = file_of(job)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +121,7 @@ def run_import(*, job_id: UUID) -> ImportJob | None:
         _finish(job, ImportJob.State.FAILED, f"{type(error).__name__}: {error}")
         raise
     else:
-        _finish(job, ImportJob.State.DONE)
+        _finish(job, ImportJob.State.DRAFT if job.dry_run else ImportJob.State.DONE)
     return job
 
 
@@ -127,7 +133,7 @@ def _import_all(job: ImportJob) -> None:
     for batch in in_batches(islice(rows, job.rows_read, None)):
         good, refused = parse_rows(batch, protocol)
         with transaction.atomic():
-            loaded = loader.load(good)
+            loaded = rehearse_load(job.project, good) if job.dry_run else loader.load(good)
             loaded.refused += refused
             _record(job, read=len(batch), loaded=loaded, bytes_read=reader.bytes_read)
 
@@ -203,16 +209,17 @@ def _record(job: ImportJob, *, read: int, loaded: Loaded, bytes_read: int) -> No
 def _finish(job: ImportJob, state: ImportJob.State, error: str = "") -> None:
     with transaction.atomic():
         changes: dict[str, Any] = {"state": state, "error": error, "finished_at": timezone.now(), "lease_until": None}
-        if state == ImportJob.State.DONE:
+        if state in (ImportJob.State.DONE, ImportJob.State.DRAFT):
             changes["bytes_read"] = F("bytes_total")
         if not ImportJob.objects.filter(pk=job.pk, fence=job.fence).update(**changes):
             return
         job.refresh_from_db()
         record_audit(
-            actor=job.requested_by, action=f"import.{state}", subject=job.file_name, project_slug=job.project.slug,
+            actor=job.requested_by, action=f"import.{'dry_run' if job.dry_run else state}", subject=job.file_name, project_slug=job.project.slug,
             detail={"job": str(job.pk), "new": job.rows_new, "refused": job.rows_refused, "error": error[:300]},
         )  # fmt: skip
-    file_of(job).unlink(missing_ok=True)
+    if state != ImportJob.State.DRAFT:
+        file_of(job).unlink(missing_ok=True)
 
 
 def rows_as_file(rows: Iterable[Any]) -> IO[bytes]:

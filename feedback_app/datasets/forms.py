@@ -1,0 +1,196 @@
+"""Forms of the data pages; what they take is checked by the same reader as an address or a command line."""
+
+import io
+import json
+from dataclasses import fields
+from typing import IO, Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.db.models import TextChoices
+from django.utils.translation import gettext_lazy as _
+
+from feedback_app.datasets.exporting.options import ExportOptions, OptionsError, parse_options
+from feedback_app.datasets.exporting.rows import attribute_bounds
+from feedback_app.datasets.services.versions import VERSION_FILE_TYPES
+from feedback_app.projects.models import Project
+from feedback_app.projects.protocols import parse_protocol
+
+EXPORT_FORMATS = (
+    ("preference", _("Preference pairs: prompt, chosen, rejected")),
+    ("implicit", _("Preference pairs as whole dialogues (hh-rlhf)")),
+    ("unpaired", _("Single answers, good or bad (KTO)")),
+    ("ranked", _("Ranked answers: prompt, responses, ranks")),
+    ("ratings", _("Attribute scores (HelpSteer2)")),
+    ("sft", _("Rewrites for supervised fine-tuning")),
+    ("oasst", _("Message trees (OASST)")),
+    ("judgments", _("Judged rows: everything, readable back")),
+)
+FILES = (("jsonl", "JSON lines"), ("parquet", "Parquet"), ("csv", "CSV"))
+SPLITS = (
+    ("", _("as the format says (train for trainers)")), ("train", _("train")), ("validation", _("validation")),
+    ("test", _("test")), ("all", _("all")),
+)  # fmt: skip
+SIMULATED = (("exclude", _("leave out")), ("include", _("take too")), ("only", _("take only these")))
+COMBINE = (
+    ("per_judgment", _("one example a judgment")),
+    ("majority", _("majority of a task's judgments")),
+    ("weighted", _("majority, weighted by agreement")),
+)
+PAIRS = (
+    ("all", _("all pairs")), ("adjacent", _("neighbouring tiers")), ("best_worst", _("best against worst")),
+    ("one_per_prompt", _("one a prompt")),
+)  # fmt: skip
+MARGIN = (("small", _("strength / 3")), ("large", _("strength")), ("none", _("none")))
+TIES = (("drop", _("leave out")), ("both", _("both ways, half the weight")))
+ALL_BAD = (("keep", _("keep")), ("drop", _("leave out")))
+
+
+class Do(TextChoices):
+    """What the export form's buttons ask for."""
+
+    DOWNLOAD = "download", _("Download")
+    PREVIEW = "preview", _("Show the first rows")
+    FREEZE = "freeze", _("Freeze as a dataset version")
+
+
+class ExportForm(forms.Form):
+    """A format, a file type, and every filter and rule of ExportOptions."""
+
+    format = forms.ChoiceField(label=_("Format"), choices=EXPORT_FORMATS)
+    file = forms.ChoiceField(label=_("File"), choices=FILES)
+    split = forms.ChoiceField(label=_("Split"), choices=SPLITS, required=False)
+    since = forms.DateField(label=_("Judged since"), required=False, widget=forms.DateInput({"type": "date"}))
+    until = forms.DateField(label=_("Judged before"), required=False, widget=forms.DateInput({"type": "date"}))
+    annotators = forms.CharField(label=_("Annotators"), required=False, help_text=_("user names; empty: all"))
+    policies = forms.CharField(label=_("Policy versions"), required=False, help_text=_("names; empty: all"))
+    languages = forms.CharField(label=_("Languages"), required=False, help_text=_("tags, such as en; empty: all"))
+    minimum_strength = forms.IntegerField(label=_("Strength at least"), initial=0, min_value=0, max_value=3)
+    minimum_agreement = forms.FloatField(
+        label=_("Agreement at least"), initial=0, min_value=0, max_value=1, widget=forms.NumberInput({"step": "0.05"}),
+        help_text=_("share of annotators who agree; tasks judged once pass"),
+    )  # fmt: skip
+    without_flags = forms.CharField(label=_("Without answers flagged"), required=False)
+    simulated = forms.ChoiceField(label=_("Simulated judgments"), choices=SIMULATED)
+    truncated = forms.BooleanField(label=_("Take answers cut off by length too"), required=False)
+    combine = forms.ChoiceField(label=_("From many judgments"), choices=COMBINE)
+    pairs = forms.ChoiceField(label=_("Pairs of a ranking"), choices=PAIRS)
+    margin = forms.ChoiceField(label=_("Margin"), choices=MARGIN)
+    ties = forms.ChoiceField(label=_("Ties"), choices=TIES)
+    all_bad = forms.ChoiceField(label=_("Rankings marked all bad"), choices=ALL_BAD)
+    rating_weights = forms.CharField(
+        label=_("Weights of scores"), required=False, help_text=_("such as helpfulness:1, verbosity:-0.4")
+    )
+    rating_gap = forms.FloatField(label=_("Smallest gap of scores"), initial=0, min_value=0)
+    policy_decay = forms.FloatField(
+        label=_("Weight of older policies"), initial=1, min_value=0, max_value=1,
+        widget=forms.NumberInput({"step": "0.05"}), help_text=_("factor for each version back"),
+    )  # fmt: skip
+
+    # In the order of the page.
+    MAIN = ("format", "file", "split")
+    FILTERS = (
+        "since", "until", "annotators", "policies", "languages", "minimum_strength", "minimum_agreement",
+        "without_flags", "simulated", "truncated",
+    )  # fmt: skip
+    RULES = ("combine", "pairs", "margin", "ties", "all_bad", "rating_weights", "rating_gap", "policy_decay")
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if project.protocol is not None:
+            flags = [flag.name for flag in parse_protocol(project.protocol.spec).flags]
+            self.fields["without_flags"].help_text = ", ".join(flags) or _("this protocol has no flags")
+        if not attribute_bounds(project):
+            for name in ("rating_weights", "rating_gap"):
+                self.fields[name].widget = forms.HiddenInput()
+
+    def clean(self) -> dict[str, Any]:
+        """Read the options by their own reader, so that a page takes neither more nor less than a command."""
+        given = super().clean() or {}
+        if self.errors:
+            return given
+        try:
+            given["options"] = parse_options(self.options_given())
+        except OptionsError as error:
+            raise ValidationError({error.field_name: [error.reason]}) from error
+        return given
+
+    def options_given(self) -> dict[str, Any]:
+        """Return the options as an address carries them, those at their defaults left out."""
+        plain = ExportOptions()
+        chosen = {}
+        for option in fields(ExportOptions):
+            value = self.cleaned_data.get(option.name)
+            if value in (None, "") or value == getattr(plain, option.name):
+                continue
+            chosen[option.name] = value.isoformat() if hasattr(value, "isoformat") else value
+            if value is True:
+                chosen[option.name] = "true"
+        return chosen
+
+    def groups(self) -> list[tuple[Any, list[forms.BoundField]]]:
+        """Return the folded parts of the form with their visible fields."""
+        named = ((_("Filters"), self.FILTERS), (_("Rules"), self.RULES))
+        return [(title, [self[name] for name in names if not self[name].is_hidden]) for title, names in named]
+
+    def main(self) -> list[forms.BoundField]:
+        """Return the fields that always show."""
+        return [self[name] for name in self.MAIN]
+
+    def clean_for_version(self) -> bool:
+        """Check what a dataset version asks beyond an export; False leaves the reason in the form."""
+        if self.cleaned_data["file"] not in VERSION_FILE_TYPES:
+            self.add_error("file", _("a dataset version is JSON lines or Parquet"))
+            return False
+        return True
+
+
+IMPORT_CHOICES = (
+    ("judged", _("Judged rows, or rows to judge: prompt, responses, judgments")),
+    ("prompts", _("Prompts alone, to be sampled")),
+    ("preference", _("Preference pairs: prompt, chosen, rejected (TRL)")),
+    ("hh-rlhf", _("Preference pairs as whole dialogues (hh-rlhf)")),
+    ("helpsteer2", _("Attribute scores (HelpSteer2)")),
+    ("oasst", _("Message trees (OASST)")),
+)
+
+
+class ImportForm(forms.Form):
+    """A file or pasted rows, and what they are."""
+
+    format = forms.ChoiceField(label=_("What is in it"), choices=IMPORT_CHOICES)
+    file = forms.FileField(
+        label=_("File"), required=False,
+        help_text=_("JSON lines, a JSON array, CSV, TSV or Parquet; gzip is fine"),
+    )  # fmt: skip
+    rows = forms.CharField(
+        label=_("Or paste rows"), required=False, strip=False, widget=forms.Textarea({"rows": 6, "spellcheck": "false"}),
+        help_text=_("one JSON object a line; for prompts alone plain text will do, one a line"),
+    )  # fmt: skip
+
+    def clean(self) -> dict[str, Any]:
+        """One of the two, and not both."""
+        given = super().clean() or {}
+        if bool(given.get("file")) == bool((given.get("rows") or "").strip()):
+            raise ValidationError({"file": _("Choose a file, or paste rows: one of the two.")})
+        return given
+
+    def content(self) -> tuple[IO[bytes], str]:
+        """Return what was sent as a file, with its name."""
+        if upload := self.cleaned_data.get("file"):
+            return upload, upload.name or "rows.jsonl"
+        text = self.cleaned_data["rows"]
+        if self.cleaned_data["format"] == "prompts":
+            text = "".join(f"{_prompt_line(line)}\n" for line in text.splitlines() if line.strip())
+        return io.BytesIO(text.encode()), "rows.jsonl"
+
+
+def _prompt_line(line: str) -> str:
+    """Return a pasted line as a row: an object as it is, anything else as a prompt's text."""
+    return line if line.lstrip().startswith("{") else json.dumps({"prompt": line.strip()})
+
+
+class DraftForm(forms.Form):
+    """Read a draft as another format."""
+
+    format = forms.ChoiceField(label=_("What is in it"), choices=IMPORT_CHOICES)

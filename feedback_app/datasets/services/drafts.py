@@ -1,0 +1,78 @@
+"""Files that are looked at before they are imported: their first rows, a dry run, and then the import itself."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from feedback_app.datasets.formats.base import FileRefused
+from feedback_app.datasets.formats.imports import IMPORT_FORMATS
+from feedback_app.datasets.models import ImportJob, RefusedRow
+from feedback_app.datasets.reading import RowReader
+from feedback_app.datasets.rows import Row
+from feedback_app.datasets.services.imports import file_of, parse_rows, project_protocol
+
+PREVIEWED = 20
+KEPT_FOR = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows of a file as they would be read; broken is why the file cannot be read on."""
+
+    rows: list[Row]
+    refused: list[tuple[int, str]]
+    broken: str = ""
+    more: bool = False
+
+
+def preview_import(*, job: ImportJob) -> Preview:
+    """Read the first rows of a draft's file by its format, and store nothing."""
+    reader = RowReader(file_of(job), name=job.file_name)
+    source = IMPORT_FORMATS[job.format](iter(reader))
+    taken, broken = [], ""
+    try:
+        for row in islice(source, PREVIEWED + 1):
+            taken.append(row)
+    except FileRefused as error:
+        broken = str(error)
+    good, refused = parse_rows(taken[:PREVIEWED], project_protocol(job.project))
+    return Preview(rows=good, refused=refused, broken=broken, more=len(taken) > PREVIEWED)
+
+
+def set_draft_format(*, job: ImportJob, format: str) -> None:
+    """Read a draft as another format from now on; raises ValidationError for an unknown one."""
+    if format not in IMPORT_FORMATS:
+        raise ValidationError({"format": [_("one of %(names)s") % {"names": ", ".join(IMPORT_FORMATS)}]})
+    if ImportJob.objects.filter(pk=job.pk, state=ImportJob.State.DRAFT).update(format=format, dry_run=False):
+        job.format, job.dry_run = format, False
+
+
+@transaction.atomic
+def queue_draft(*, job: ImportJob, dry_run: bool) -> bool:
+    """Queue a draft's import or its dry run from the first row; False where it is no draft any more."""
+    queued = ImportJob.objects.filter(pk=job.pk, state=ImportJob.State.DRAFT).update(
+        state=ImportJob.State.QUEUED, dry_run=dry_run, rows_read=0, rows_new=0, rows_known=0, rows_refused=0,
+        bytes_read=0, error="", finished_at=None, created_at=timezone.now(),
+    )  # fmt: skip
+    if queued:
+        RefusedRow.objects.filter(job=job).delete()
+    return bool(queued)
+
+
+def discard_draft(*, job: ImportJob) -> None:
+    """Forget a draft and its file."""
+    if ImportJob.objects.filter(pk=job.pk, state=ImportJob.State.DRAFT).delete()[0]:
+        file_of(job).unlink(missing_ok=True)
+
+
+def forget_drafts() -> int:
+    """Discard the drafts that nobody came back to, and return how many."""
+    stale = list(ImportJob.objects.filter(state=ImportJob.State.DRAFT, created_at__lt=timezone.now() - KEPT_FOR))
+    for job in stale:
+        discard_draft(job=job)
+    return len(stale)

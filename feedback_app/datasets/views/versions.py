@@ -1,0 +1,113 @@
+"""The data room: exports by a form, dataset versions with where they came from and what they made."""
+
+from itertools import islice
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_safe
+
+from feedback_app.datasets import selectors, services
+from feedback_app.datasets.exporting.rows import prepare_export
+from feedback_app.datasets.forms import Do, ExportForm
+from feedback_app.datasets.models import DatasetVersion
+from feedback_app.datasets.services.cards import write_card
+from feedback_app.projects.forms import add_errors
+from feedback_app.projects.markdown import render_markdown
+from feedback_app.projects.models import Member
+from feedback_app.projects.pages import ProjectRequest, project_page
+
+FIRST_ROWS = 3
+RECENT_IMPORTS = 5
+
+
+@require_safe
+@project_page(Member.Role.REVIEWER)
+def data(request: ProjectRequest) -> HttpResponse:
+    """What the project has, its versions and imports, and the form that takes data out."""
+    return _data_page(request, ExportForm(project=request.project))
+
+
+@require_http_methods(["POST"])
+@project_page(Member.Role.MANAGER)
+def export(request: ProjectRequest) -> HttpResponse:
+    """Check the export form, then download, show the first rows, or freeze a version, as its button says."""
+    form = ExportForm(request.POST, project=request.project)
+    if not form.is_valid():
+        return _data_page(request, form, status=422)
+    wanted = request.POST.get("do", Do.DOWNLOAD)
+    if wanted == Do.FREEZE:
+        return _freeze(request, form)
+    if wanted == Do.PREVIEW:
+        return _data_page(request, form, first_rows=_first_rows(request, form))
+    chosen = {"format": form.cleaned_data["format"], "file": form.cleaned_data["file"], **form.options_given()}
+    return redirect(f"{reverse('api:export', args=[request.project.slug])}?{urlencode(chosen)}")
+
+
+def _first_rows(request: ProjectRequest, form: ExportForm) -> list[str]:
+    ready = prepare_export(
+        project=request.project, format=form.cleaned_data["format"], options=form.cleaned_data["options"]
+    )
+    return [line for _split, line in islice(ready.lines(), FIRST_ROWS)]
+
+
+def _freeze(request: ProjectRequest, form: ExportForm) -> HttpResponse:
+    if not form.clean_for_version():
+        return _data_page(request, form, status=422)
+    try:
+        version = services.create_dataset_version(
+            project=request.project,
+            format=form.cleaned_data["format"],
+            options=form.cleaned_data["options"],
+            file_type=form.cleaned_data["file"],
+            created_by=request.user,
+        )
+    except ValidationError as error:
+        add_errors(form, error)
+        return _data_page(request, form, status=422)
+    messages.success(request, _("Dataset version %(number)d is made.") % {"number": version.number})
+    return redirect("datasets:version", request.project.slug, version.number)
+
+
+def _data_page(
+    request: ProjectRequest, form: ExportForm, *, first_rows: list[str] | None = None, status: int = 200
+) -> HttpResponse:
+    project = request.project
+    context: dict[str, Any] = {
+        "form": form,
+        "do": Do,
+        "first_rows": first_rows,
+        "versions": [
+            {"version": version, "parts": selectors.parts_of(version=version)}
+            for version in selectors.datasets_of(project=project).prefetch_related("rounds")
+        ],
+        "imports": selectors.imports_of(project=project)[:RECENT_IMPORTS],
+        "held": selectors.judgments_held(project=project),
+    }
+    template = "datasets/data.html"
+    if request.htmx:
+        template = "datasets/_export.html"
+    return render(request, template, context, status=status)
+
+
+@require_safe
+@project_page(Member.Role.REVIEWER)
+def version(request: ProjectRequest, number: int) -> HttpResponse:
+    """One dataset version: its manifest as facts, its card, its files, and the rounds that learned from it."""
+    found = get_object_or_404(DatasetVersion, project=request.project, number=number)
+    # The card's head between --- is for load_dataset; people read what follows.
+    card = write_card(found.manifest).split("\n---\n", 1)[1]
+    rules = {name: value for name, value in found.options.items() if value not in ("", [], {}, False)}
+    context = {
+        "version": found,
+        "card": render_markdown(card),
+        "rules": rules,
+        "parts": selectors.parts_of(version=found),
+        "rounds": found.rounds.select_related("policy").order_by("number"),
+    }
+    return render(request, "datasets/version.html", context)
