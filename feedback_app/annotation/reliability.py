@@ -58,10 +58,11 @@ def annotator_reliability(*, project: Project) -> dict[str, float]:
         return {}
     table = pandas.DataFrame(shared, columns=["task", "worker", "label"])
     fitted = DawidSkene(n_iter=100).fit(table)
-    priors = fitted.priors_
+    priors: Any = fitted.priors_
     # errors_ holds P(said | true) in the row (annotator, said) and the column true.
     right: dict[str, float] = dict.fromkeys(table["worker"], 0.0)
-    for (annotator, said), row in fitted.errors_.iterrows():
+    errors: Any = fitted.errors_
+    for (annotator, said), row in errors.iterrows():
         right[annotator] += float(priors.get(said, 0.0)) * float(row.get(said, 0.0))
     return right
 
@@ -145,7 +146,8 @@ class _Wins:
         import choix  # scipy's optimisers come with it: only who asks for scores waits for them
 
         cells = self.winner * policies + self.loser
-        matrix = np.bincount(cells, self.weight * task_weights[self.task], policies * policies)
+        weights = self.weight * np.asarray(task_weights, dtype=np.float64)[self.task]
+        matrix: Floats = np.bincount(cells, weights, policies * policies).astype(np.float64)
         fitted: Floats = choix.ilsr_pairwise_dense(matrix.reshape(policies, policies), alpha=REGULARISATION)
         return np.asarray(fitted - fitted.mean(), dtype=np.float64)
 
