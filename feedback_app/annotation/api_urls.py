@@ -13,6 +13,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("tasks/<uuid:task_id>/report/", api.ReportView.as_view(), name="tasks_report"),
     path("tasks/<uuid:task_id>/judgments/", api.JudgmentsView.as_view(), name="judgments_submit"),
     path("projects/<slug:slug>/sample/", sample_api.SampleApi.as_view(), name="sample"),
+    path("samples/<uuid:job_id>/", sample_api.SampleJobApi.as_view(), name="sample_job"),
     path("judgments/<uuid:judgment_id>/", api.JudgmentView.as_view(), name="judgments_revise"),
     path("projects/<slug:slug>/reviews/", trust_api.ReviewsApi.as_view(), name="reviews"),
     path("projects/<slug:slug>/trust/", trust_api.TrustApi.as_view(), name="trust"),

@@ -1,7 +1,9 @@
 """Ask for fresh tasks over HTTP."""
 
 from typing import Any
+from uuid import UUID
 
+from django.http import Http404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from kombu.exceptions import OperationalError
@@ -14,7 +16,7 @@ from feedback_app.annotation.models import SampleJob
 from feedback_app.annotation.sampling import SamplingRefused, request_sample
 from feedback_app.annotation.tasks import sample
 from feedback_app.projects.models import Member
-from feedback_app.projects.permissions import get_project_for
+from feedback_app.projects.permissions import get_project_for, require_role
 
 
 class SampleInput(serializers.Serializer[Any]):
@@ -25,8 +27,10 @@ class SampleInput(serializers.Serializer[Any]):
 def sample_job_as_json(job: SampleJob) -> dict[str, Any]:
     """Return a sampling as the API shows it."""
     return {
-        "id": str(job.pk), "state": job.state, "prompts": job.prompts_wanted, "tasks_made": job.tasks_made,
-        "responses_per_prompt": job.responses_per_prompt, "error": job.error, "created_at": job.created_at,
+        "id": str(job.pk), "project": job.project.slug, "state": job.state, "prompts": job.prompts_wanted,
+        "tasks_made": job.tasks_made, "prompts_given_up": job.prompts_given_up,
+        "responses_per_prompt": job.responses_per_prompt, "automatic": job.automatic, "error": job.error,
+        "created_at": job.created_at, "finished_at": job.finished_at,
     }  # fmt: skip
 
 
@@ -45,3 +49,13 @@ class SampleApi(APIView):
         except OperationalError:
             pass  # no broker: the row waits, and the next tick rings for it
         return Response(sample_job_as_json(job), status=202)
+
+
+class SampleJobApi(APIView):
+    @extend_schema(responses=OpenApiTypes.OBJECT, operation_id="get_sample")
+    def get(self, request: Request, job_id: UUID) -> Response:
+        job = SampleJob.objects.select_related("project").filter(pk=job_id).first()
+        if job is None:
+            raise Http404
+        require_role(request.user, job.project, Member.Role.REVIEWER)
+        return Response(sample_job_as_json(job))

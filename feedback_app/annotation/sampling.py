@@ -19,9 +19,9 @@ from feedback_app.annotation.models import Assignment, Prompt, Response, SampleJ
 from feedback_app.annotation.services.tasks import NewResponse, NewTask, create_tasks
 from feedback_app.projects.models import Project
 from feedback_app.serving.backends import Backend, BackendError, Generated, SamplingParameters, backend_of
-from feedback_app.serving.models import Deployment, PolicyVersion
+from feedback_app.serving.models import PolicyVersion
 from feedback_app.serving.selectors import deployment_of
-from feedback_app.serving.services import ensure_staged
+from feedback_app.serving.services import ensure_base_policy, ensure_staged
 
 logger = logging.getLogger(__name__)
 LEASE = timedelta(minutes=5)
@@ -47,11 +47,11 @@ def request_sample(
 ) -> SampleJob:
     """Queue the sampling of responses; the row is the queue, a bell may be rung for it or not.
 
+    A project that has never had a policy answers with the base model.
+
     Raises:
-        SamplingRefused: nothing is live, or the project has no prompts, or the numbers are out of bounds.
+        SamplingRefused: the project has no prompts, or the numbers are out of bounds.
     """
-    if deployment_of(project=project) is None:
-        raise SamplingRefused("no policy is live for this project")
     if not Prompt.objects.filter(project=project, active=True).exists():
         raise SamplingRefused("the project has no prompts: import some first")
     if not 1 <= prompts <= 10_000:
@@ -59,6 +59,7 @@ def request_sample(
     count = responses_per_prompt or project.responses_per_prompt
     if not 2 <= count <= 9:
         raise SamplingRefused("responses_per_prompt: from 2 to 9")
+    ensure_base_policy(project=project)
     return SampleJob.objects.create(
         project=project,
         prompts_wanted=prompts,
@@ -71,10 +72,7 @@ def request_sample(
 def refill_queues() -> list[SampleJob]:
     """Queue a sampling for every project whose open tasks are fewer than its active annotators are to find ready."""
     jobs = []
-    for deployment in Deployment.objects.filter(
-        project__refill_per_annotator__gt=0, project__archived_at=None
-    ).select_related("project"):
-        project = deployment.project
+    for project in Project.objects.filter(refill_per_annotator__gt=0, archived_at=None):
         missing = _wanted_open(project) - Task.objects.filter(project=project, open=True, priority__gte=0).count()
         if missing <= 0:
             continue

@@ -1,0 +1,122 @@
+"""The whole loop through the real stack: sample, judge, train, push, and the next responses are what was asked for."""
+
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.loop.stack import Stack, run_stack, wait_until
+from tests.loop.taste import small_letters
+from tests.loop.tiny_policy import make_prompts, make_tiny_policy
+
+SEED = int(os.environ.get("LOOP_SEED", "0"))
+PROMPTS, JUDGMENTS, ANSWERS = 240, 240, 300
+RECIPE = """
+[reward]
+epochs = 8
+batch = 16
+lr = 2e-3
+max_length = 128
+patience = 20
+[ppo]
+updates = 30
+rollout_batch = 64
+minibatch = 32
+response_length = 24
+lr = 2e-3
+critic = "head"
+kl_coef = 0.01
+[evaluate]
+response_length = 24
+[gate]
+max_perplexity_ratio = 0.0
+"""
+
+
+@pytest.mark.loop
+def test_a_round_makes_the_served_policy_answer_as_simulated_annotators_prefer(tmp_path: Path) -> None:
+    with run_stack(lambda path: make_tiny_policy(path, seed=SEED)) as stack:
+        token = _make_project(stack, tmp_path)
+        _sample(stack, token, JUDGMENTS)
+        before = _answers(stack, "letters-v0")
+        stored = stack.manage(
+            "simulate", "letters", "--annotators", "3", "--judgments", str(JUDGMENTS), "--noise", "1",
+            "--preference", "tests.loop.taste:small_letters", "--seed", str(SEED), "--url", stack.url,
+        )  # fmt: skip
+        assert int(stored) == JUDGMENTS
+        began = time.monotonic()
+        shown = json.loads(stack.manage("start_round", "letters", "--simulated", "--wait"))
+        print(f"round: {time.monotonic() - began:.0f} s")
+        assert shown["state"] == "succeeded"
+        assert shown["policy"] == "letters-v1"
+        assert all(step["state"] == "done" for step in shown["steps"])
+        # The server's own word for what is loaded, what answers by default, and what answered.
+        info = stack.info()
+        assert info["policy_version"] == "letters-v1"
+        after = _answers(stack, "letters-v1")
+        _check_rise(before, after)
+        _sample(stack, token, 8)
+        _check_origin(stack, token)
+
+
+def _check_origin(stack: Stack, token: str) -> None:
+    """Judge the newly sampled tasks; the export says which version their responses are of."""
+    stack.manage("simulate", "letters", "--annotators", "1", "--judgments", "8", "--url", stack.url)
+    with stack.client(token) as client:
+        shown = client.get("/projects/letters/export/", params={"format": "judgments", "simulated": "only"})
+        rows = [json.loads(line) for line in shown.raise_for_status().text.splitlines()]
+    versions = Counter(response["policy"] for row in rows for response in row["responses"])
+    assert versions == {"letters-v0": 2 * JUDGMENTS, "letters-v1": 2 * 8}
+
+
+def _check_rise(before: list[float], after: list[float]) -> None:
+    # With 300 answers a side the standard error of the difference is about 0.15: a rise of 1 is more than six of them.
+    error = (stdev(before) ** 2 / len(before) + stdev(after) ** 2 / len(after)) ** 0.5
+    rise = fmean(after) - fmean(before)
+    print(f"mean preference score {fmean(before):.2f} -> {fmean(after):.2f}, standard error {error:.2f}")
+    assert rise > 1
+    assert rise > 6 * error
+
+
+def _make_project(stack: Stack, tmp_path: Path) -> str:
+    """Make a project with prompts and a recipe; return its manager's token."""
+    stack.manage("create_project", "letters", "--protocol", "pairwise", "--overlap", "1")
+    token = stack.manage("create_user", "boss", "--project", "letters", "--role", "manager")
+    stack.manage(
+        "shell", "-v", "0", "-c",
+        "from feedback_app.projects.models import Project; Project.objects.filter(slug='letters').update(max_new_tokens=24)",
+    )  # fmt: skip
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in make_prompts(PROMPTS)))
+    stack.manage("import_data", "letters", str(prompts), "--format", "prompts")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    stack.manage("set_recipe", "letters", str(recipe))
+    return token
+
+
+def _sample(stack: Stack, token: str, prompts: int) -> None:
+    with stack.client(token) as client:
+        job = client.post("/projects/letters/sample/", json={"prompts": prompts})
+        assert job.status_code == 202, job.text
+        wait_until(lambda: _job(client, job.json()["id"])["state"] == "done", 120, "the sampling is done")
+        assert _job(client, job.json()["id"])["tasks_made"] == prompts
+
+
+def _job(client: httpx.Client, job: str) -> dict[str, Any]:
+    return dict(client.get(f"/samples/{job}/").raise_for_status().json())
+
+
+def _answers(stack: Stack, version: str) -> list[float]:
+    scores = []
+    for seed, prompt in enumerate(make_prompts(ANSWERS)):
+        answered, text = stack.complete(version, prompt, seed)
+        assert answered == version
+        scores.append(small_letters([], text))
+    return scores
