@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.password_validation import validate_password
@@ -74,3 +75,16 @@ def record_audit(
     AuditEntry.objects.create(
         actor=actor, action=action, subject=subject[:200], project_slug=project_slug, detail=detail or {}
     )
+
+
+def set_keymap(*, user: User, keymap: Mapping[str, Any]) -> None:
+    """Keep a person's own keys of the judging page: action -> key, as the page names both.
+
+    Raises:
+        ValueError: more than 40 actions, or a name that is no short text.
+    """
+    texts = [*keymap.keys(), *keymap.values()]
+    if len(keymap) > 40 or not all(isinstance(text, str) and 0 < len(text) <= 40 for text in texts):
+        raise ValueError("keymap: at most 40 actions, each a text of at most 40 characters, and so its key")
+    user.keymap = dict(keymap)
+    user.save(update_fields=["keymap"])

@@ -92,7 +92,8 @@ def read_object(request: Request, *known: str) -> dict[str, Any]:
     return dict(data)
 
 
-def _read_hold(request: Request) -> list[UUID]:
+def read_hold(request: Request) -> list[UUID]:
+    """Return the assignment ids to leave out."""
     hold = read_object(request, "hold").get("hold") or []
     try:
         if not isinstance(hold, list):
@@ -113,7 +114,7 @@ class NextTaskView(LenientView):
     @extend_schema(operation_id="tasks_next", request=HoldShape, responses={200: TaskShape, 204: None, 403: ErrorShape})
     def post(self, request: Request, slug: str) -> Response:
         """Reserve the next task, or answer the oldest live reservation that is not held; 204: nothing to do."""
-        found = services.next_task(project=slug, annotator=caller(request), hold=_read_hold(request))
+        found = services.next_task(project=slug, annotator=caller(request), hold=read_hold(request))
         return Response(found.as_json()) if found else Response(status=NOTHING)
 
 

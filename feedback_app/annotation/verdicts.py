@@ -242,3 +242,13 @@ def _text(value: object) -> str:
     if not storable(value):
         raise _Refused(_("holds a NUL or half a surrogate pair"))
     return value
+
+
+def letters_of(ranks: Sequence[int | None], shown_order: Sequence[int]) -> str:
+    """Return a ranking by the letters that its annotator saw: "B > A = C"; unranked ones are left out."""
+    tiers: dict[int, list[str]] = {}
+    for letter, position in zip("ABCDEFGHI", shown_order, strict=False):
+        rank = ranks[position] if position < len(ranks) else None
+        if rank is not None:
+            tiers.setdefault(rank, []).append(letter)
+    return " > ".join(" = ".join(tiers[rank]) for rank in sorted(tiers))

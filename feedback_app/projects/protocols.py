@@ -8,7 +8,7 @@ Need = Literal["required", "optional", "off"]
 Part = TypeVar("Part", bound="Attribute | Flag")
 NEEDS: tuple[Need, ...] = ("required", "optional", "off")
 # Keys of the judging page that no protocol may take for itself.
-RESERVED_LETTERS = frozenset("sdfxz")
+RESERVED_LETTERS = frozenset("sdfgxz")
 
 
 class ProtocolError(ValueError):

@@ -1,0 +1,386 @@
+/** The judging page: takes a task, lets a verdict grow, stores it, and has the next one standing there. */
+
+import { Offline, Refused, ServerFailed, SignedOut, send } from "./api.js";
+import { Clock, minutes } from "./clock.js";
+import { askReason, askSignIn, isOpen, noticeGuidelines, showGuidelines, showKeys, showUnreadGuidelines } from "./dialogs.js";
+import { PAGE, byId, h, say } from "./dom.js";
+import { Desk } from "./desk.js";
+import { drafts, freshKey, outbox } from "./keeping.js";
+import { Queue } from "./queue.js";
+import { handleKeys } from "./pressing.js";
+import * as verdicts from "./verdict.js";
+
+/** @typedef {import("./desk.js").Item} Item @typedef {import("./keeping.js").Sending} Sending */
+
+const HEARTBEAT_MS = 30_000;
+const DRAFT_DELAY_MS = 1_000;
+const RETRY_MS = [1_000, 2_000, 4_000, 8_000, 15_000];
+
+const main = byId("main");
+const clock = new Clock((seconds) => (byId("clock").textContent = minutes(seconds)));
+const desk = new Desk(changed);
+const queue = new Queue();
+let today = PAGE.today;
+let busy = false;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let draftTimer;
+/** @type {(() => void) | null} ends the pause before another try */
+let tryNow = null;
+
+/* ---- what the page says ---- */
+
+/** @param {string} text */
+function announce(text) {
+  byId("said").textContent = text;
+}
+
+/** Show one notice by its name, or take it away. @param {string} name @param {string | null} text @param {any[]} [buttons] */
+function notice(name, text, ...buttons) {
+  byId("notices").querySelector(`[data-notice="${name}"]`)?.remove();
+  if (text === null) return;
+  const danger = ["pending", "offline", "problem"].includes(name);
+  byId("notices").append(
+    h("p", { class: `notice${danger ? " notice--danger" : ""}`, data: { notice: name } }, h("span", {}, text), ...buttons),
+  );
+}
+
+/** @param {string} state loading, judging, empty, paused or failed */
+function setState(state) {
+  main.dataset.state = state;
+  for (const name of ["empty", "paused", "failed"]) byId(`state-${name}`).hidden = state !== name;
+  for (const id of ["prompt-part", "responses", "verdict", "foot"]) {
+    byId(id).hidden = !["judging", "loading"].includes(state);
+  }
+  if (state !== "judging") clock.stop();
+  if (state === "empty") byId("look-again").focus();
+  if (state === "failed") byId("load-again").focus();
+}
+
+function showToday() {
+  byId("today").textContent = say("today", { n: today });
+}
+
+/** @param {boolean} saving */
+function setSaving(saving) {
+  busy = saving;
+  main.dataset.saving = String(saving);
+  byId("submit").disabled = saving;
+  const label = desk.item?.judgment ? "store_revision" : "submit";
+  byId("submit").firstElementChild.textContent = say(saving ? "saving" : label);
+}
+
+/* ---- what happens next ---- */
+
+/** Go on to what waits: a task put aside, the one fetched ahead, or a new one. */
+async function advance() {
+  notice("revision", null);
+  notice("ended", null);
+  const ready = queue.takeReady();
+  if (ready) return show(ready);
+  setState("loading");
+  try {
+    const item = await withSession(() => queue.fetch([]));
+    return item ? show(item) : setState("empty");
+  } catch (error) {
+    return stopped(error);
+  }
+}
+
+/** @param {unknown} error */
+function stopped(error) {
+  if (error instanceof Refused && [403, 404].includes(error.status)) {
+    byId("paused-reason").textContent = error.message;
+    return setState("paused");
+  }
+  byId("failed-reason").textContent = `${say("load_failed")} (${error instanceof Error ? error.message : error})`;
+  return setState("failed");
+}
+
+/** @param {Item} item */
+function show(item) {
+  setState("judging");
+  desk.show(item);
+  clock.start(item.seconds);
+  byId("saved").textContent = "";
+  setSaving(false);
+  if (item.judgment) {
+    const leave = h("button", { type: "button", class: "button", onclick: leaveRevision }, say("revision_leave"));
+    notice("revision", say("revising"), leave);
+  }
+  prefetch();
+  noticeGuidelines(item.task.guidelines).catch(() => {}); // asked again with the next task
+  showUnreadGuidelines();
+}
+
+/** Reserve the next task while this one is being judged; a failure is met again when the task is needed. */
+async function prefetch() {
+  if (queue.isFull()) return;
+  try {
+    const held = desk.item && !desk.item.judgment ? [desk.item.task.assignment.id] : [];
+    const item = await queue.fetch(held);
+    if (item) queue.ready.push(item);
+    main.dataset.ahead = String(queue.ready.length);
+  } catch (error) {
+    if (!(error instanceof Offline || error instanceof ServerFailed || error instanceof SignedOut)) throw error;
+  }
+}
+
+/** Run what needs a session; where it has ended, sign in again and repeat. @template T @param {() => Promise<T>} run */
+async function withSession(run) {
+  for (;;) {
+    try {
+      return await run();
+    } catch (error) {
+      if (!(error instanceof SignedOut)) throw error;
+      await askSignIn();
+    }
+  }
+}
+
+/* ---- drafts ---- */
+
+/** The verdict has changed: keep it here at once, and on the server soon. */
+function changed() {
+  const { item } = desk;
+  if (!item) return;
+  byId("problems").replaceChildren();
+  const draft = verdicts.asDraft(item.verdict, clock.seconds);
+  const kept = drafts.keep(draftId(item), draft);
+  clearTimeout(draftTimer);
+  if (item.judgment) return void (byId("saved").textContent = kept ? say("draft_kept") : "");
+  draftTimer = setTimeout(() => saveDraft(item), DRAFT_DELAY_MS);
+}
+
+/** @param {Item} item */
+const draftId = (item) => item.judgment?.id ?? item.task.assignment.id;
+
+/** @param {Item} item */
+async function saveDraft(item) {
+  const draft = verdicts.asDraft(item.verdict, clock.seconds);
+  try {
+    await send("PUT", `/api/v1/tasks/${item.task.id}/draft/`, draft);
+    if (desk.item === item) byId("saved").textContent = say("draft_saved", { time: new Date().toLocaleTimeString([], { timeStyle: "short" }) });
+    notice("offline", null);
+  } catch (error) {
+    if (desk.item !== item || busy) return;
+    byId("saved").textContent = say("draft_kept");
+    if (error instanceof SignedOut) await withSession(() => saveDraft(item));
+    else if (error instanceof Offline) notice("offline", say("offline"));
+    else if (error instanceof Refused && error.status === 409) notice("ended", say("ended"));
+  }
+}
+
+/* ---- submitting ---- */
+
+async function submit() {
+  const { item } = desk;
+  if (busy || !item || main.dataset.state !== "judging") return;
+  const lacking = verdicts.missing(item.verdict, item.task);
+  if (lacking.length) return desk.showMissing(lacking);
+  clearTimeout(draftTimer);
+  setSaving(true);
+  const sending = sendingOf(item);
+  outbox.keep(sending);
+  const answer = await deliver(sending);
+  setSaving(false);
+  if (answer === null) return undefined; // refused: said so, and nothing has moved
+  if (!item.judgment) {
+    today += 1;
+    showToday();
+  }
+  desk.remember(item, answer);
+  announce(say(item.judgment ? "revision_stored" : answer.surplus ? "stored_surplus" : "stored"));
+  return advance();
+}
+
+/** @param {Item} item @returns {Sending} */
+function sendingOf(item) {
+  const revision = item.judgment !== null;
+  return {
+    id: draftId(item),
+    method: revision ? "PUT" : "POST",
+    url: revision ? `/api/v1/judgments/${item.judgment.id}/` : `/api/v1/tasks/${item.task.id}/judgments/`,
+    body: verdicts.asBody(item.verdict, item.task, clock.seconds),
+    key: freshKey(),
+    project: PAGE.slug,
+    draft: draftId(item),
+  };
+}
+
+/** Send until the server has answered; returns the judgment, or null where it was refused. @param {Sending} sending */
+async function deliver(sending) {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      const { json } = await withSession(() => send(sending.method, sending.url, sending.body, { key: sending.key }));
+      settle(sending);
+      return json;
+    } catch (error) {
+      if (error instanceof Refused) return refused(sending, error);
+      const words = error instanceof ServerFailed ? "server_failed" : "unreachable";
+      const again = h("button", { type: "button", class: "button", onclick: () => tryNow?.() }, say("try_now"));
+      notice("pending", say(words), again);
+      await pause(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]);
+    }
+  }
+}
+
+/** The server has the verdict: nothing of it need stay here. @param {Sending} sending */
+function settle(sending) {
+  outbox.drop(sending);
+  drafts.drop(sending.draft);
+  for (const name of ["pending", "offline", "problem"]) notice(name, null);
+}
+
+/** @param {Sending} sending @param {Refused} error */
+async function refused(sending, error) {
+  outbox.drop(sending);
+  notice("pending", null);
+  if (error.status === 409) {
+    drafts.drop(sending.draft);
+    notice("problem", say("differs"));
+    setSaving(false);
+    await advance();
+  } else {
+    notice("problem", say("refused", { reason: error.message }));
+  }
+  return null;
+}
+
+/** Wait before another try: until the time is up, the network is back, or the person presses. @param {number} ms */
+function pause(ms) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(done, ms);
+    addEventListener("online", done);
+    tryNow = done;
+    function done() {
+      clearTimeout(timer);
+      removeEventListener("online", done);
+      tryNow = null;
+      resolve(undefined);
+    }
+  });
+}
+
+/** Store what an earlier page could not. */
+async function flushOutbox() {
+  for (const sending of outbox.waiting().filter((waiting) => waiting.project === PAGE.slug)) {
+    try {
+      await withSession(() => send(sending.method, sending.url, sending.body, { key: sending.key }));
+      settle(sending);
+      today += sending.method === "POST" ? 1 : 0;
+      announce(say("stored_late"));
+    } catch (error) {
+      if (error instanceof Refused) {
+        outbox.drop(sending); // its draft stays, and opens with the task
+        notice("problem", error.status === 409 ? say("differs") : say("refused", { reason: error.message }));
+      } else {
+        notice("pending", say("unreachable"));
+      }
+    }
+  }
+}
+
+/* ---- the other ways out of a task ---- */
+
+/** @param {"skip" | "report"} kind */
+async function giveUp(kind) {
+  const { item } = desk;
+  if (busy || !item || item.judgment || main.dataset.state !== "judging") return;
+  const reason = await askReason(kind);
+  if (reason === null) return desk.focusResponse();
+  clearTimeout(draftTimer);
+  setSaving(true);
+  try {
+    await withSession(() => send("POST", `/api/v1/tasks/${item.task.id}/${kind}/`, { reason }));
+  } catch (error) {
+    if (!(error instanceof Refused && error.status === 409)) {
+      setSaving(false);
+      return notice("problem", error instanceof Offline ? say("offline") : String(error));
+    }
+  }
+  drafts.drop(draftId(item));
+  announce(say(kind === "skip" ? "skipped" : "reported"));
+  return advance();
+}
+
+function undo() {
+  if (busy || main.dataset.state === "paused") return;
+  if (desk.undo()) return announce(say("undone"));
+  const last = desk.takeLast();
+  if (!last) return announce(say("nothing_to_undo"));
+  if (desk.item && main.dataset.state === "judging") putAside(desk.item);
+  show(last);
+}
+
+/** @param {Item} item */
+function putAside(item) {
+  item.seconds = clock.seconds;
+  if (!item.judgment) queue.ready.unshift(item);
+}
+
+function leaveRevision() {
+  if (busy || !desk.item?.judgment) return;
+  drafts.drop(draftId(desk.item));
+  advance();
+}
+
+/* ---- the reservation ---- */
+
+setInterval(async () => {
+  const { item } = desk;
+  if (main.dataset.state !== "judging" || !item || item.judgment || busy || !clock.isActive(HEARTBEAT_MS * 2)) return;
+  try {
+    await send("POST", `/api/v1/tasks/${item.task.id}/renew/`);
+    notice("offline", null);
+    for (const next of queue.ready) if (next.expires - Date.now() < 2 * HEARTBEAT_MS) await queue.renew(next);
+  } catch (error) {
+    if (error instanceof SignedOut) await askSignIn();
+    else if (error instanceof Offline) notice("offline", say("offline"));
+    else if (error instanceof Refused && error.status === 409 && desk.item === item) notice("ended", say("ended"));
+  }
+}, HEARTBEAT_MS);
+
+addEventListener("offline", () => notice("offline", say("offline")));
+addEventListener("online", () => notice("offline", null));
+addEventListener("pagehide", () => {
+  if (desk.item && main.dataset.state === "judging" && desk.item.touched) {
+    drafts.keep(draftId(desk.item), verdicts.asDraft(desk.item.verdict, clock.seconds));
+  }
+});
+
+/* ---- the start ---- */
+
+const actions = { submit, skip: () => giveUp("skip"), report: () => giveUp("report"), undo, guidelines: showGuidelines,
+  keys: () => showKeys(desk.keymap, desk.item?.task.protocol, () => desk.refresh()), leave: leaveRevision }; // prettier-ignore
+handleKeys(desk, actions, { main, isBusy: () => busy || isOpen(), again: advance });
+byId("submit").addEventListener("click", submit);
+byId("skip").addEventListener("click", actions.skip);
+byId("report").addEventListener("click", actions.report);
+byId("undo").addEventListener("click", undo);
+byId("show-guidelines").addEventListener("click", showGuidelines);
+byId("show-keys").addEventListener("click", actions.keys);
+byId("look-again").addEventListener("click", advance);
+byId("load-again").addEventListener("click", start);
+
+async function start() {
+  setState("loading");
+  drafts.sweep();
+  await flushOutbox();
+  showToday();
+  const wanted = new URLSearchParams(location.search).get("judgment");
+  if (!wanted) return advance();
+  history.replaceState(null, "", PAGE.urls.page);
+  try {
+    const url = PAGE.urls.judgment.replace("00000000-0000-0000-0000-000000000000", encodeURIComponent(wanted));
+    const { json } = await withSession(() => send("GET", url));
+    if (json.voided === null) return show(desk.revisionOf(json, json.judgment));
+    notice("problem", say("voided", { reason: json.voided }));
+    return advance();
+  } catch (error) {
+    if (!(error instanceof Refused)) return stopped(error);
+    notice("problem", error.message);
+    return advance();
+  }
+}
+
+start();
