@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing, suppress
 from typing import Any, TypeVar
 
@@ -66,55 +66,83 @@ class Answering:
         queue: asyncio.Queue[Event] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         started = time.monotonic()
-        generation = self._engine.submit(policy, request, lambda e: _hand_over(loop, queue, e))
+        generation = self._engine.submit(policy, request, lambda e: _hand_over(loop, queue.put_nowait, e))
         count = 0
         try:
             while True:
                 event = await queue.get()
-                if isinstance(event, FailedEvent):
-                    log.error("policy=%s failed: %s", policy.name, event.error)
-                    message = f"Request failed during generation: {event.error}"
-                    raise RequestError(message, status=424, error_type="generation")
-                if isinstance(event, FinishedEvent):
-                    self._record(policy, request, event, count, time.monotonic() - started)
-                    yield event
+                if not isinstance(event, TokenEvent):
+                    yield self._end(policy, request, event, count, time.monotonic() - started)
                     return
                 count += 1
                 yield event
         finally:
             generation.cancel()
 
-    def _record(
-        self, policy: Policy, request: GenerationRequest, end: FinishedEvent, count: int, total_s: float
-    ) -> None:
+    async def collect(self, policy: Policy, request: GenerationRequest) -> Answer:
+        """Return one whole answer; being cancelled cancels the request.
+
+        Raises:
+            RequestError: 424 when the engine fails.
+        """
+        tokens: list[TokenEvent] = []
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[FinishedEvent | FailedEvent] = loop.create_future()
+        started = time.monotonic()
+
+        def settle(event: FinishedEvent | FailedEvent) -> None:
+            if not ended.done():
+                ended.set_result(event)
+
+        def take(event: Event) -> None:
+            # Tokens gather in the engine's thread: waking the loop for each would take its time from the next step.
+            if isinstance(event, TokenEvent):
+                tokens.append(event)
+            else:
+                _hand_over(loop, settle, event)
+
+        generation = self._engine.submit(policy, request, take)
+        try:
+            end = self._end(policy, request, await ended, len(tokens), time.monotonic() - started)
+        finally:
+            generation.cancel()
+        return Answer(request, tuple(tokens), end)
+
+    def _end(
+        self,
+        policy: Policy,
+        request: GenerationRequest,
+        event: FinishedEvent | FailedEvent,
+        count: int,
+        total_s: float,
+    ) -> FinishedEvent:
+        """Count an answer that is finished; raise for one that failed."""
+        if isinstance(event, FailedEvent):
+            log.error("policy=%s failed: %s", policy.name, event.error)
+            message = f"Request failed during generation: {event.error}"
+            raise RequestError(message, status=424, error_type="generation")
         self._metrics.record_answer(
             policy.name,
             total_s=total_s,
-            queue_s=end.queue_s,
-            inference_s=end.inference_s,
+            queue_s=event.queue_s,
+            inference_s=event.inference_s,
             inputs=len(request.prompt),
             generated=count,
         )
         log.info(
             "answered policy=%s input=%d output=%d finish=%s queue=%.3fs inference=%.3fs",
-            *(policy.name, len(request.prompt), count, end.reason, end.queue_s, end.inference_s),
+            *(policy.name, len(request.prompt), count, event.reason, event.queue_s, event.inference_s),
         )
-
-    async def collect(self, policy: Policy, request: GenerationRequest) -> Answer:
-        """Return one whole answer."""
-        tokens: list[TokenEvent] = []
-        async with aclosing(self.events(policy, request)) as events:
-            async for event in events:
-                if isinstance(event, FinishedEvent):
-                    return Answer(request, tuple(tokens), event)
-                tokens.append(event)
-        raise RequestError("the answer ended without an end", status=500, error_type="incomplete_generation")
+        return event
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Event], event: Event) -> None:
+E = TypeVar("E", bound=Event)
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, take: Callable[[E], None], event: E) -> None:
     # The loop is closed once the server has stopped: nobody is left to read the answer then.
     with suppress(RuntimeError):
-        loop.call_soon_threadsafe(queue.put_nowait, event)
+        loop.call_soon_threadsafe(take, event)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
@@ -142,16 +170,24 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events, with keep-alive comments while nothing comes; ends its source when the client hangs up."""
+    """Server-sent events, with keep-alive comments while nothing comes; ends its source when the client hangs up.
 
-    def __init__(self, frames: AsyncGenerator[str, None], headers: Mapping[str, str]) -> None:
+    held is closed with the stream and not by the source: one whose client hung up at once was never begun.
+    """
+
+    def __init__(self, frames: AsyncGenerator[str, None], headers: Mapping[str, str], held: ExitStack) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
         self.headers["content-type"] = "text/event-stream"
         del self.headers["content-length"]
         self._frames = frames
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        with self._held:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await self._run(receive, send)
+
+    async def _run(self, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(_disconnected(receive))
         pump = asyncio.create_task(self._pump(send))
         try:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.policies import Policy
@@ -23,6 +25,7 @@ from training.text_stream import TextStream
 # Packed prefills between two decode steps: new prompts get in soon, running answers never wait longer than this.
 PREFILLS_PER_DECODE = 4
 
+Logits = NDArray[np.float32]
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
 log = logging.getLogger(__name__)
 
@@ -242,7 +245,7 @@ class _Lane:
             keep[index] = chunk.row + chunk.count - 1
         logits_BV = self._step(PrefillStep(self.policy.cache, chunks, self.policy.device), tokens_R, positions_R, keep)
         self._record_prefill(chunks, tokens_R, positions_R)
-        ready: dict[int, Tensor] = {}
+        ready: dict[int, Logits] = {}
         for index, chunk in enumerate(chunks):
             generation = self.running[chunk.slot]
             generation.prefilled += chunk.count
@@ -259,16 +262,16 @@ class _Lane:
                 continue
             step = PrefillStep(self.policy.cache, chunks, self.policy.device)
             keep = torch.arange(chunk.row, chunk.row + chunk.count)
-            logprobs = self._step(step, tokens_R, positions_R, keep).log_softmax(-1)
+            logits = self._step(step, tokens_R, positions_R, keep)
             prompt = generation.request.prompt
             if chunk.start == 0:
                 generation.prefill.append(self._token(prompt[0], None))
             for offset in range(chunk.count):
                 following = chunk.start + offset + 1
                 if following < len(prompt):
-                    generation.prefill.append(
-                        self._token(prompt[following], float(logprobs[offset, prompt[following]]))
-                    )
+                    token, logits_V = prompt[following], logits[offset]
+                    logprob = float(logits_V[token]) - log_sum_exp(logits_V)
+                    generation.prefill.append(self._token(token, min(0.0, logprob)))
 
     def _decode(self) -> None:
         ready = [g for g in self.running.values() if g.generated and not g.cancelled]
@@ -284,15 +287,18 @@ class _Lane:
         logits_BV = self._step(step, tokens_R, positions_R, torch.arange(self.policy.slots))
         self._take_tokens({generation.slot: logits_BV[generation.slot] for generation in ready})
 
-    def _step(self, step: DecodeStep | PrefillStep, tokens_R: Tensor, positions_R: Tensor, keep: Tensor) -> Tensor:
+    def _step(self, step: DecodeStep | PrefillStep, tokens_R: Tensor, positions_R: Tensor, keep: Tensor) -> Logits:
         device = self.policy.device
-        return run_step(self.policy.model, step, tokens_R.to(device), positions_R.to(device), keep.to(device))
+        logits: Logits = run_step(
+            self.policy.model, step, tokens_R.to(device), positions_R.to(device), keep.to(device)
+        ).numpy()
+        return logits
 
-    def _take_tokens(self, logits: dict[int, Tensor]) -> None:
+    def _take_tokens(self, logits: dict[int, Logits]) -> None:
         for slot, logits_V in logits.items():
             generation = self.running[slot]
-            total = float(torch.logsumexp(logits_V, 0))
-            if total != total or total == float("inf"):
+            total = log_sum_exp(logits_V)
+            if not np.isfinite(total):
                 generation.sink(FailedEvent("the model's logits are not finite"))
                 del self.running[slot]
                 continue
@@ -301,7 +307,7 @@ class _Lane:
             generation.generated.append(token)
             self._emit(generation, token, logits_V, total)
 
-    def _emit(self, generation: Generation, token: int, logits_V: Tensor, total: float) -> None:
+    def _emit(self, generation: Generation, token: int, logits_V: Logits, total: float) -> None:
         request = generation.request
         ended = token in self.policy.ends
         full = len(generation.generated) == request.max_new_tokens
@@ -309,7 +315,7 @@ class _Lane:
         shown = generation.stream.push(token, last=full or ended)
         best: tuple[TokenLogprob, ...] = ()
         if request.top_tokens:
-            top = logits_V.topk(request.top_tokens)
+            top = torch.from_numpy(logits_V).topk(request.top_tokens)
             pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
             best = tuple(self._token(other, logit - total) for other, logit in pairs)
         logprob = min(0.0, float(logits_V[token]) - total)
@@ -330,6 +336,14 @@ class _Lane:
 
     def _token(self, token: int, logprob: float | None) -> TokenLogprob:
         return TokenLogprob(token, self.policy.token_text(token), logprob, token in self.policy.special)
+
+
+def log_sum_exp(logits_V: Logits) -> float:
+    """Return log(sum(exp(logits))) of one row; not finite where some logit is NaN or infinite, or all are -inf."""
+    best = float(logits_V.max())
+    if not np.isfinite(best):
+        return best
+    return best + float(np.log(np.exp(logits_V - np.float32(best)).sum(dtype=np.float64)))
 
 
 def _cut(text: str, stops: tuple[str, ...], seen: int) -> tuple[str, str | None]:

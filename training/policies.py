@@ -1,11 +1,12 @@
 """Loaded policies: a model directory that is refused with a reason unless this engine computes it faithfully."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from training.config import ConfigError
@@ -16,6 +17,7 @@ from training.slots import ATTENTION, PREFILL_ROWS, Chunk, PrefillStep, SlotCach
 # by some hundredths, with a wrong mask or scale by several.
 FAITHFUL_WITHIN = 0.5
 _CHECK_TOKENS = 48
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Policy:
     cache: SlotCache
     slots: int
     length: int
+    files: tuple[tuple[str, int, int, int], ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -53,16 +56,31 @@ def load_policy(*, name: str, path: str, dtype: torch.dtype, slots: int, length:
     Raises:
         ConfigError: the directory cannot be served; the message says why.
     """
-    tokenizer = load_tokenizer(path)
+    files = list_files(path)
+    tokenizer = _load_tokenizer(path)
     model = _load_model(path, dtype)
     config = model.config.get_text_config()
     length = min(length, getattr(config, "max_position_embeddings", None) or length)
     cache = SlotCache(config, slots=slots, length=length, dtype=dtype, device=model.device)
     special = frozenset(tokenizer.all_special_ids)
     ends = end_tokens(model, tokenizer)
-    policy = Policy(name, path, model, tokenizer, ends, special, cache, slots, length)
+    policy = Policy(name, path, model, tokenizer, ends, special, cache, slots, length, files)
     _check_faithful(policy)
     return policy
+
+
+def list_files(path: str) -> tuple[tuple[str, int, int, int], ...]:
+    """Return what tells a model directory's files from any other's: name, inode, size, time of the last change."""
+    directory = Path(model_directory(path)).resolve()
+    found = ((file, file.stat()) for file in sorted(directory.glob("*")) if file.is_file())
+    return tuple((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns) for file, stat in found)
+
+
+def share_policy(policy: Policy, *, name: str, path: str) -> Policy:
+    """Return the same weights under another name, with a batch and a cache of its own."""
+    config = policy.model.config.get_text_config()
+    cache = SlotCache(config, slots=policy.slots, length=policy.length, dtype=policy.cache.dtype, device=policy.device)
+    return replace(policy, name=name, path=path, cache=cache)
 
 
 def _load_model(path: str, dtype: torch.dtype) -> Any:
@@ -76,14 +94,29 @@ def _load_model(path: str, dtype: torch.dtype) -> Any:
             output_loading_info=True,
             local_files_only=Path(directory).is_dir(),
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ConfigError(f"{path}: no model can be loaded: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ConfigError(f"{path}: no model can be loaded: {_first_line(error)}") from error
     model, report = loaded
     for what in ("missing_keys", "mismatched_keys"):
         if report[what]:
             # transformers would go on with random weights there.
             raise ConfigError(f"{path}: {what.replace('_', ' ')}: {sorted(map(str, report[what]))[:5]}")
     return model.to(device_of()).eval()
+
+
+def _load_tokenizer(path: str) -> Any:
+    try:
+        return load_tokenizer(path)
+    except ConfigError:
+        raise
+    except Exception as error:
+        # The tokenizers library raises plain Exception for a file that it cannot read.
+        log.exception("%s: no tokenizer", path)
+        raise ConfigError(f"{path}: no tokenizer can be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 @torch.inference_mode()
@@ -111,4 +144,4 @@ def _check_faithful(policy: Policy) -> None:
             f"{policy.path}: {type(policy.model).__name__} leaves a plain forward's log-probabilities by {gap:.3g}; "
             "not finite, or of a kind that this engine does not know"
         )
-    logging.getLogger(__name__).info("policy %s checked against a plain forward: %.3g nats", policy.name, gap)
+    log.info("policy %s checked against a plain forward: %.3g nats", policy.name, gap)

@@ -14,7 +14,7 @@ import torch
 
 from training.config import ConfigError
 from training.inference import Engine
-from training.policies import Policy, load_policy
+from training.policies import Policy, list_files, load_policy, share_policy
 from training.serving_protocol import RequestError
 
 # "tgi" is what TGI's chat clients send, "dummy" what huggingface_hub's do where the server is known by its address.
@@ -27,6 +27,13 @@ State = Literal["loading", "ready", "draining"]
 
 def _same(a: str, b: str) -> bool:
     return Path(a).resolve() == Path(b).resolve()
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except OSError:  # too long a name
+        return False
 
 
 @dataclass(eq=False)
@@ -94,15 +101,16 @@ class PolicyTable:
         """
         if not _NAME.fullmatch(name) or name in DEFAULT_NAMES:
             raise RequestError("`name` must be letters, digits, '.', '_', ':' or '-', and not a reserved name")
-        if not Path(path).is_dir():
-            raise RequestError(f"`path` {path} is not a directory")
+        if not _is_directory(path):
+            raise RequestError(f"`path` {path[:200]} is not a directory")
         entry = self._entries.get(name)
         if entry is not None and (not _same(entry.path, path) or entry.state == "draining"):
             raise RequestError(f"`{name}` is taken by {entry.path} ({entry.state})", status=409, error_type="conflict")
         if entry is None:
-            if len(self._entries) >= self._most:
+            if self._twin(path) is None and self._weights() >= self._most:
                 raise RequestError(
-                    f"{self._most} policies are loaded, as many as --max-policies allows: delete one first",
+                    f"the weights of {self._most} policies are loaded, as many as --max-policies allows:"
+                    " delete one first",
                     status=507,
                     error_type="overloaded",
                 )
@@ -116,14 +124,17 @@ class PolicyTable:
         started = time.monotonic()
         try:
             async with self._one_load:
-                entry.policy = await asyncio.to_thread(
-                    load_policy,
-                    name=entry.name,
-                    path=entry.path,
-                    dtype=self._dtype,
-                    slots=self._slots,
-                    length=self._length,
-                )
+                if twin := self._twin(entry.path):
+                    entry.policy = share_policy(twin, name=entry.name, path=entry.path)
+                else:
+                    entry.policy = await asyncio.to_thread(
+                        load_policy,
+                        name=entry.name,
+                        path=entry.path,
+                        dtype=self._dtype,
+                        slots=self._slots,
+                        length=self._length,
+                    )
             entry.state = "ready"
             log.info("policy %s staged from %s in %.1f s", entry.name, entry.path, time.monotonic() - started)
         except ConfigError as error:
@@ -133,6 +144,16 @@ class PolicyTable:
             del self._loads[entry.name]
             if entry.policy is None:
                 del self._entries[entry.name]
+
+    def _twin(self, path: str) -> Policy | None:
+        """Return a loaded policy of the very same files: every project's version 0 is the one base model."""
+        files = list_files(path)
+        return next((e.policy for e in self._entries.values() if e.policy and e.policy.files == files), None)
+
+    def _weights(self) -> int:
+        """Return how many models are loaded or about to be; policies that share one count once."""
+        entries = self._entries.values()
+        return len({id(e.policy.model) for e in entries if e.policy}) + sum(e.policy is None for e in entries)
 
     def flip(self, name: str) -> None:
         """Make a loaded policy the current one; requests under way finish on theirs.

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-# A nucleus is nearly always inside the likeliest thousand tokens; only where it is not is the vocabulary sorted whole.
-NUCLEUS_GUESS = 1024
+# A nucleus nearly always ends this near (nats) to the likeliest token; where it does not, all the vocabulary is sorted.
+NUCLEUS_REACHES = (6.0, 12.0)
+# A penalised score stays finite, for differences of two are taken.
+LARGEST = 1e30
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
@@ -34,7 +35,7 @@ class SamplingParameters:
 
 
 def draw_token(
-    logits_V: Tensor, parameters: SamplingParameters, *, prompt: Sequence[int], generated: Sequence[int]
+    logits_V: NDArray[np.float32], parameters: SamplingParameters, *, prompt: Sequence[int], generated: Sequence[int]
 ) -> int:
     """Return the next token of one request.
 
@@ -42,13 +43,15 @@ def draw_token(
     Gumbel-max trick: argmax(logits + noise), the noise keyed by (seed, len(generated), token id).
 
     Args:
-        logits_V: float32, on the CPU; left as it is.
+        logits_V: one row, left as it is. NumPy's, for a row of 50,000 is too short to wake a second thread for.
         prompt, generated: token ids so far; the repetition penalty sees both, the other two see generated only.
     """
     scores_V = _penalise(logits_V, parameters, prompt, generated)
     if not parameters.do_sample:
         return int(scores_V.argmax())
-    scores_V = scores_V / parameters.temperature
+    # The best score becomes 0 first: then it stays finite at any temperature, however small.
+    with np.errstate(over="ignore"):
+        scores_V = (scores_V - scores_V.max()) / np.float32(parameters.temperature)
     kept_K, tokens_K = _keep(scores_V, parameters)
     noise_K = gumbel_noise(parameters.seed, len(generated), tokens_K)
     winner = int(np.argmax(kept_K.astype(np.float64) + noise_K))
@@ -79,57 +82,64 @@ def _mix_int(value: int) -> int:
 
 
 def _penalise(
-    logits_V: Tensor, parameters: SamplingParameters, prompt: Sequence[int], generated: Sequence[int]
-) -> Tensor:
+    logits_V: NDArray[np.float32], parameters: SamplingParameters, prompt: Sequence[int], generated: Sequence[int]
+) -> NDArray[np.float32]:
     if parameters.repetition_penalty != 1.0:
         # arXiv:1909.05858, section 4.1; negative scores are multiplied, as everybody's implementation does.
-        seen = torch.tensor(sorted({*prompt, *generated}), dtype=torch.long)
-        scores = logits_V[seen]
+        seen = np.array(sorted({*prompt, *generated}), dtype=np.int64)
+        scores = logits_V[seen].astype(np.float64)
         penalty = parameters.repetition_penalty
-        logits_V = logits_V.index_put((seen,), torch.where(scores < 0, scores * penalty, scores / penalty))
+        penalised = np.where(scores < 0, scores * penalty, scores / penalty)
+        logits_V = logits_V.copy()
+        logits_V[seen] = penalised.clip(-LARGEST, LARGEST)
     if generated and (parameters.frequency_penalty or parameters.presence_penalty):
         # OpenAI's definition: logit - count * frequency_penalty - [count > 0] * presence_penalty.
         counts = Counter(generated)
         loss = [n * parameters.frequency_penalty + parameters.presence_penalty for n in counts.values()]
-        index = torch.tensor(list(counts), dtype=torch.long)
-        logits_V = logits_V.index_put((index,), logits_V[index] - torch.tensor(loss))
+        logits_V = logits_V.copy()
+        logits_V[list(counts)] -= np.array(loss, dtype=np.float32)
     return logits_V
 
 
-def _keep(scores_V: Tensor, parameters: SamplingParameters) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the scores and ids of the tokens that may be drawn."""
-    kept, tokens = scores_V, None
+def _keep(
+    scores_V: NDArray[np.float32], parameters: SamplingParameters
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the scores and ids of the tokens that may be drawn; the best score is 0."""
+    kept, tokens = scores_V, np.arange(len(scores_V))
     if parameters.top_k is not None and parameters.top_k < len(scores_V):
-        kept, tokens = scores_V.topk(parameters.top_k)
+        index = torch.from_numpy(scores_V).topk(parameters.top_k).indices.numpy()
+        kept, tokens = kept[index], tokens[index]
     if parameters.top_p is not None and parameters.top_p < 1:
-        kept, tokens = _nucleus(kept, tokens, parameters.top_p)
+        index = _nucleus(kept, parameters.top_p)
+        kept, tokens = kept[index], tokens[index]
     if parameters.typical_p is not None and parameters.typical_p < 1:
-        kept, tokens = _typical(kept, tokens, parameters.typical_p)
-    if tokens is None:
-        tokens = torch.arange(len(scores_V))
-    return kept.numpy(), tokens.numpy()
+        index = _typical(kept, parameters.typical_p)
+        kept, tokens = kept[index], tokens[index]
+    return kept, tokens
 
 
-def _nucleus(scores: Tensor, tokens: Tensor | None, top_p: float) -> tuple[Tensor, Tensor]:
-    """Keep the smallest set of likeliest tokens whose probability reaches top_p (arXiv:1904.09751)."""
-    total = torch.logsumexp(scores, 0)
-    for size in (min(NUCLEUS_GUESS, len(scores)), len(scores)):
-        best, index = scores.topk(size)
-        mass = torch.cumsum(torch.exp(best - total).double(), 0)
-        if mass[-1] >= top_p or size == len(scores):
+def _nucleus(scores: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
+    """Return where the smallest set of likeliest tokens is whose probability reaches top_p (arXiv:1904.09751)."""
+    masses = np.exp(scores)
+    wanted = top_p * float(masses.sum(dtype=np.float64))
+    for reach in NUCLEUS_REACHES:
+        near = np.flatnonzero(scores >= -reach)
+        if float(masses[near].sum(dtype=np.float64)) > wanted:
             break
+    else:
+        near = np.arange(len(scores))
+    likeliest = near[np.argsort(-scores[near], kind="stable")]
+    mass = np.cumsum(masses[likeliest], dtype=np.float64)
     # A token stays while what stands before it has not reached top_p, so that one stays at least.
-    count = 1 + int((mass[:-1] < top_p).sum())
-    index = index[:count]
-    return best[:count], index if tokens is None else tokens[index]
+    return likeliest[: 1 + int((mass[:-1] < wanted).sum())]
 
 
-def _typical(scores: Tensor, tokens: Tensor | None, typical_p: float) -> tuple[Tensor, Tensor]:
-    """Keep the tokens whose surprise is nearest to the entropy, up to a mass of typical_p (arXiv:2202.00666)."""
-    logprobs = torch.log_softmax(scores, 0)
-    probabilities = logprobs.exp()
-    entropy = -(probabilities * logprobs).nansum()
-    _, nearest = torch.sort((logprobs + entropy).abs())
-    mass = probabilities[nearest].double().cumsum(0)
-    index = nearest[: 1 + int((mass[:-1] < typical_p).sum())]
-    return scores[index], index if tokens is None else tokens[index]
+def _typical(scores: NDArray[np.float32], typical_p: float) -> NDArray[np.int64]:
+    """Return where the tokens of a surprise nearest to the entropy are, to a mass of typical_p (arXiv:2202.00666)."""
+    masses = np.exp(scores.astype(np.float64))
+    probabilities = masses / masses.sum()
+    logprobs = scores - np.log(masses.sum())
+    entropy = -float(np.sum(probabilities * logprobs, where=probabilities > 0))
+    nearest = np.argsort(np.abs(logprobs + entropy), kind="stable")
+    mass = probabilities[nearest].cumsum()
+    return nearest[: 1 + int((mass[:-1] < typical_p).sum())]

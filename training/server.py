@@ -21,6 +21,8 @@ from training.policy_table import DEFAULT_NAMES, PolicyTable
 from training.serving_app import AppSettings, ServingApp
 from training.serving_protocol import Limits
 
+# Longer than clients keep an idle connection (httpx: 5 s): the one who closes first must not be the one who is sent to.
+KEEP_ALIVE_S = 75
 # TGI's own grace period: answers under way get this long after SIGTERM.
 DRAIN_S = 90
 log = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ def _serve(parsed: argparse.Namespace, listener: socket.socket) -> int:
         # The client's address decides who may administer: no header may change it.
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import ExitStack, aclosing
@@ -38,6 +39,7 @@ from training.serving_protocol import (
 )
 
 VERSION = "3.3.7"
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 log = logging.getLogger(__name__)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -93,6 +95,12 @@ class ServingApp:
             except (ClientGone, ClientDisconnect):
                 log.info("client gone path=%s", request.url.path)
                 return Response(status_code=499)
+            except Exception as error:
+                # A fault of ours is answered in the protocol's words too: its clients read every body as JSON.
+                log.exception("path=%s", request.url.path)
+                failure = RequestError(f"{type(error).__name__} in the server", status=500, error_type="internal")
+                self._metrics.failures[failure.error_type] += 1
+                return JSONResponse(failure.body(), status_code=500)
 
         return guarded
 
@@ -105,6 +113,9 @@ class ServingApp:
                 raise RequestError(f"the body is larger than {self._settings.payload_limit} bytes", status=413)
         try:
             body = json.loads(parts)
+            if _SURROGATE.search(parts):
+                # Half of a pair is no character: it can be neither tokenised nor sent back.
+                json.dumps(body, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise RequestError(f"the body is not JSON: {error}", status=400) from error
         if not isinstance(body, dict):
@@ -158,7 +169,6 @@ class ServingApp:
         )
 
     async def _stream(self, body: Mapping[str, Any]) -> Response:
-        stack = ExitStack()
         try:
             call = parse_generate(body, self._limits)
             if call.best_of != 1:
@@ -166,29 +176,25 @@ class ServingApp:
             if call.decoder_input_details:
                 raise invalid("`decoder_input_details` == true is not supported when streaming tokens")
             policy = self._table.get(call.policy)
-            stack = self._answering.admit(policy)
-            request = await self._request(policy, call)
+            with self._answering.admit(policy) as stack:
+                request = await self._request(policy, call)
+                frames = self._frames(policy, call, request)
+                return EventStream(frames, _policy_header(policy), stack.pop_all())
         except RequestError as error:
-            stack.close()
             self._metrics.failures[error.error_type] += 1
-            return EventStream(_one_frame(error.body()), {})
-        except BaseException:
-            stack.close()
-            raise
-        return EventStream(self._frames(stack, policy, call, request), _policy_header(policy))
+            return EventStream(_one_frame(error.body()), {}, ExitStack())
 
     async def _frames(
-        self, stack: ExitStack, policy: Policy, call: GenerateCall, request: GenerationRequest
+        self, policy: Policy, call: GenerateCall, request: GenerationRequest
     ) -> AsyncGenerator[str, None]:
         writer = StreamWriter(call, request, policy.name)
-        with stack:
-            try:
-                async with aclosing(_numbered(self._answering.events(policy, request))) as numbered:
-                    async for index, event, end in numbered:
-                        yield sse(writer.frame(index, event, end))
-            except RequestError as error:
-                self._metrics.failures[error.error_type] += 1
-                yield sse(error.body())
+        try:
+            async with aclosing(_numbered(self._answering.events(policy, request))) as numbered:
+                async for index, event, end in numbered:
+                    yield sse(writer.frame(index, event, end))
+        except RequestError as error:
+            self._metrics.failures[error.error_type] += 1
+            yield sse(error.body())
 
     # Chat
 
@@ -196,15 +202,12 @@ class ServingApp:
         """POST /v1/chat/completions."""
         call = parse_chat(await self._body(request), self._limits)
         policy = self._table.get(call.policy)
-        stack = self._answering.admit(policy)
-        try:
+        with self._answering.admit(policy) as stack:
             wanted = await self._chat_request(policy, call)
             if call.stream:
-                frames = self._chat_frames(stack.pop_all(), policy, call, wanted)
-                return EventStream(frames, _policy_header(policy))
+                frames = self._chat_frames(policy, call, wanted)
+                return EventStream(frames, _policy_header(policy), stack.pop_all())
             answer = await unless_gone(request, self._answering.collect(policy, wanted))
-        finally:
-            stack.close()
         return JSONResponse(chat_json(call, answer, policy.name), headers=_policy_header(policy))
 
     async def _chat_request(self, policy: Policy, call: ChatCall) -> GenerationRequest:
@@ -215,21 +218,20 @@ class ServingApp:
         return GenerationRequest(prompt, max_new_tokens, call.sampling, call.stop, call.top_logprobs)
 
     async def _chat_frames(
-        self, stack: ExitStack, policy: Policy, call: ChatCall, request: GenerationRequest
+        self, policy: Policy, call: ChatCall, request: GenerationRequest
     ) -> AsyncGenerator[str, None]:
         writer = ChatStream(call, policy.name)
         count = 0
-        with stack:
-            try:
-                async with aclosing(_numbered(self._answering.events(policy, request))) as numbered:
-                    async for count, event, end in numbered:  # noqa: B007 - the last one is used below
-                        yield sse(writer.token(event) if end is None else writer.last(event, end))
-                if call.include_usage:
-                    yield sse(writer.usage(len(request.prompt), count))
-            except RequestError as error:
-                self._metrics.failures[error.error_type] += 1
-                yield sse({"error": {"message": str(error), "http_status_code": error.status}})
-            yield "data: [DONE]\n\n"
+        try:
+            async with aclosing(_numbered(self._answering.events(policy, request))) as numbered:
+                async for count, event, end in numbered:  # noqa: B007 - the last one is used below
+                    yield sse(writer.token(event) if end is None else writer.last(event, end))
+            if call.include_usage:
+                yield sse(writer.usage(len(request.prompt), count))
+        except RequestError as error:
+            self._metrics.failures[error.error_type] += 1
+            yield sse({"error": {"message": str(error), "http_status_code": error.status}})
+        yield "data: [DONE]\n\n"
 
     # Facts
 
@@ -308,7 +310,7 @@ class ServingApp:
             given = request.headers.get("authorization", "")
             if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
                 raise RequestError("a bearer token is needed", status=401, error_type="authentication")
-            if not token and not _is_loopback(request):
+            if not token and not (_is_loopback(request) and _names_loopback(request)):
                 raise RequestError("only this machine may administer", status=403, error_type="authentication")
             # A page in a browser on this machine cannot send this type to another origin without being asked first.
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -402,3 +404,12 @@ def _timing_headers(call: GenerateCall, answer: Answer, started: float, validate
 
 def _is_loopback(request: Request) -> bool:
     return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+
+
+def _names_loopback(request: Request) -> bool:
+    """Say whether the request was addressed to this machine: a page's own name may be made to lead here (rebinding)."""
+    host = request.url.hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -8,6 +8,9 @@ from typing import Any
 from training.inference import FinishedEvent, GenerationRequest, TokenEvent, TokenLogprob
 from training.sampling import SamplingParameters
 
+# What a 32-bit float can hold without losing its digits: TGI reads numbers as those, and less is 0 to it.
+SMALLEST = 2.0**-126
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -79,7 +82,7 @@ class Fields:
 
     def positive(self, name: str) -> float | None:
         value = self.number(name)
-        if value is not None and value <= 0:
+        if value is not None and value < SMALLEST:
             raise invalid(f"`{name}` must be strictly positive")
         return value
 

@@ -37,6 +37,7 @@ class SlotCache:
     def __init__(self, config: Any, *, slots: int, length: int, dtype: torch.dtype, device: torch.device) -> None:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.heads, self.dtype = heads, dtype
         self.length = -(-length // KEY_BLOCK) * KEY_BLOCK
         shape = (slots, heads, self.length, width)
         self.keys = [_zeros(shape, dtype, device) for _ in range(config.num_hidden_layers)]
@@ -58,24 +59,31 @@ class DecodeStep:
         self.cache = cache
         slots = sorted(positions)
         self.slots = torch.tensor(slots, device=device)
-        self.positions = torch.tensor([positions[slot] for slot in slots], device=device)
-        self.runs = [self._run(slots, positions, *span, device) for span in _runs(slots, positions)]
+        own = torch.tensor([positions[slot] for slot in slots], device=device)
+        heads = torch.arange(cache.heads, device=device)
+        # Where the new keys go, among all of the cache's rows: worked out once for all layers.
+        self.rows = ((self.slots[:, None] * cache.heads + heads) * cache.length + own[:, None]).flatten()
+        self.runs = [self._run(positions, *span, cache.dtype, device) for span in _runs(slots, positions)]
 
     @staticmethod
     def _run(
-        slots: list[int], positions: dict[int, int], first: int, last: int, keys: int, device: torch.device
+        positions: dict[int, int], first: int, last: int, keys: int, dtype: torch.dtype, device: torch.device
     ) -> tuple[slice, int, Tensor]:
         own = torch.tensor([positions[slot] for slot in range(first, last + 1)], device=device)
-        mask = torch.arange(keys, device=device)[None, :] <= own[:, None]
+        hidden = torch.arange(keys, device=device)[None, :] > own[:, None]
+        # Added to the scores: a mask of booleans would be made into this one in every layer.
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill(hidden, float("-inf"))
         return slice(first, last + 1), keys, mask[:, None, None, :]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Return 1 x rows x heads x width; rows of free slots are zeros."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.slots, :, self.positions] = key[0].transpose(0, 1)[self.slots]
-        values[self.slots, :, self.positions] = value[0].transpose(0, 1)[self.slots]
         _, heads, rows, width = query.shape
-        kv_heads = keys.shape[1]
+        kv_heads = self.cache.heads
+        for cached, new in ((keys, key), (values, value)):
+            # index_copy_ over rows, for assigning by two index tensors takes ten times as long.
+            fresh = new[0].transpose(0, 1).index_select(0, self.slots).reshape(-1, width)
+            cached.view(-1, width).index_copy_(0, self.rows, fresh)
         # The query heads that share a key head stand in one call as its queries: no key is ever repeated.
         grouped = query[0].transpose(0, 1).reshape(rows, kv_heads, heads // kv_heads, width)
         output = torch.zeros_like(grouped)
