@@ -22,6 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--overlap", type=int, default=1, help="judgments wanted of each task")
         parser.add_argument("--language", default="en", help="of the prompts, as a BCP 47 tag")
         parser.add_argument("--responses-per-prompt", type=int, default=2)
+        parser.add_argument("--max-new-tokens", type=int, default=96, help="of a sampled response")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -32,6 +33,7 @@ class Command(BaseCommand):
                 overlap=options["overlap"],
                 language=options["language"],
                 responses_per_prompt=options["responses_per_prompt"],
+                max_new_tokens=options["max_new_tokens"],
             )
         except ProtocolError as error:
             raise CommandError(f"protocol: {error}") from error
