@@ -56,9 +56,11 @@ class RunningMoments:
     @property
     def std(self) -> float:
         """Return the sample standard deviation; 1 until two values differ, so that scaling by it changes nothing."""
-        if self.count < 2 or self.squares <= 0:
+        if self.count < 2:
             return 1.0
-        return float(max((self.squares / (self.count - 1)) ** 0.5, 1e-6))
+        std = float((self.squares / (self.count - 1)) ** 0.5)
+        # The mean of equal values differs from them by rounding, and that is no spread.
+        return std if std > 1e-9 * max(1.0, abs(self.mean)) else 1.0
 
     def state(self) -> dict[str, Any]:
         return {"count": self.count, "mean": self.mean, "squares": self.squares}

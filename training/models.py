@@ -110,7 +110,8 @@ def load_scorer(path: str, dtype: torch.dtype) -> Any:
 
 
 def _load(kind: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:
-    attention = "sdpa" if torch.cuda.is_available() else CPU_ATTENTION
+    # Eager attention takes its softmax in float32, where float64's mask is -inf and a left-padded row NaN.
+    attention = "sdpa" if torch.cuda.is_available() or dtype == torch.float64 else CPU_ATTENTION
     try:
         model = kind.from_pretrained(model_directory(path), dtype=dtype, attn_implementation=attention, **options)
     except (OSError, ValueError) as error:

@@ -1,5 +1,7 @@
 """Losses that turn preferences into scores: Bradley-Terry over pairs, Plackett-Luce with ties over lists."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
@@ -23,14 +25,30 @@ def pairwise_loss(
 def listwise_loss(scores_K: Tensor, ranks_K: Tensor) -> Tensor:
     """Return the negative log-likelihood of one ranking under Plackett-Luce (Plackett 1975), tiers of ties allowed.
 
-    ranks_K counts from 0, the best; equal ranks tie. A tie of two is a pair drawn each way with half the weight
-    (Breslow's form): each member of a tier is chosen from itself and all worse ones. K = 2 without a tie is
-    pairwise_loss.
+    ranks_K counts from 0, the best; equal ranks tie. A tie leaves the order within its tier open: the loss is the mean
+    over all those orders, so a tie of two is a pair drawn each way with half the weight. K = 2 without a tie is
+    pairwise_loss. Where nothing is preferred to anything (K = 1) the loss is 0.
     """
-    at_or_below_KK = ranks_K[None, :] >= ranks_K[:, None]
-    normalisers_K = scores_K[None, :].masked_fill(~at_or_below_KK, -torch.inf).logsumexp(-1)
-    # The worst tier chooses from itself alone: alone in it, its term is 0.
-    return (normalisers_K - scores_K).sum()
+    loss = scores_K.new_zeros(())
+    for rank in ranks_K.unique().tolist():
+        tier_M, below_N = scores_K[ranks_K == rank], scores_K[ranks_K > rank]
+        loss = loss + _mean_over_orders(tier_M, below_N)
+    return loss
+
+
+def _mean_over_orders(tier_M: Tensor, below_N: Tensor) -> Tensor:
+    """Return the mean loss of drawing a tier in a random order, one by one, from itself and all below it.
+
+    What is left of a tier of M when s of it are undrawn is each subset of size s equally often: the mean over M! orders
+    is a sum over 2^M - 1 subsets (M is at most 9), each with weight 1 / C(M, s).
+    """
+    count = len(tier_M)
+    numbers_S = torch.arange(1, 2**count, device=tier_M.device)
+    left_SM = (numbers_S[:, None] >> torch.arange(count, device=tier_M.device)) % 2 == 1
+    weights_S = tier_M.new_tensor([1 / math.comb(count, size) for size in left_SM.sum(1).tolist()])
+    left_scores_SM = tier_M.expand(left_SM.shape).masked_fill(~left_SM, -torch.inf)
+    choices_SK = torch.cat([left_scores_SM, below_N.expand(len(numbers_S), -1)], dim=1)
+    return (weights_S * choices_SK.logsumexp(-1)).sum() - tier_M.sum()
 
 
 def expected_calibration_error(probabilities_N: Tensor, correct_N: Tensor, bins: int = 10) -> float:

@@ -1,0 +1,82 @@
+"""Log-probabilities made a piece at a time equal those of whole logits, gradients included."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from training import head
+from training.divergence import sequence_kl
+from training.head import state_entropies, state_logprobs
+from training.losses import token_entropy, token_logprobs
+
+
+def make_states(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (states, weight, tokens, mask) in float64: 3 rows of up to 5 tokens, 6 dimensions, 11 words."""
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.randn(3, 5, 6, generator=generator, dtype=torch.float64)
+    weight = torch.randn(11, 6, generator=generator, dtype=torch.float64)
+    tokens = torch.randint(0, 11, (3, 5), generator=generator)
+    mask = torch.arange(5)[None, :] < torch.tensor([[5], [1], [3]])
+    return states, weight, tokens, mask
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "CHUNK", 4)  # nine tokens in three pieces
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("with_nucleus", [False, True])
+def test_logprobs_and_gradients_equal_those_of_whole_logits(temperature: float, with_nucleus: bool) -> None:
+    states, weight, tokens, mask = make_states(0)
+    nucleus = None
+    if with_nucleus:
+        nucleus = torch.rand(3, 5, 11, generator=torch.Generator().manual_seed(1)) < 0.5
+        nucleus.scatter_(-1, tokens[..., None], True)  # the drawn token was inside
+    ours = [states.clone().requires_grad_(), weight.clone().requires_grad_()]
+    theirs = [states.clone().requires_grad_(), weight.clone().requires_grad_()]
+    logits = theirs[0] @ theirs[1].T
+    if nucleus is not None:
+        logits = logits.masked_fill(~nucleus, -torch.inf)
+    expected = token_logprobs(logits, tokens, temperature).masked_fill(~mask, 0.0)
+    got = state_logprobs(*ours, tokens, mask, temperature, nucleus)
+    assert_close(got, expected, atol=1e-12, rtol=0)
+    weights = torch.randn(3, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    (got * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for mine, plain in zip(ours, theirs, strict=True):
+        assert mine.grad is not None
+        assert plain.grad is not None
+        assert_close(mine.grad, plain.grad, atol=1e-12, rtol=0)
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    states, weight, tokens, mask = make_states(3)
+    states.requires_grad_()
+    weight.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s, w: state_logprobs(s, w, tokens, mask, 1.3), (states, weight))
+
+
+def test_what_stands_in_padding_changes_no_bit() -> None:
+    states, weight, tokens, mask = make_states(4)
+    dirty_states = states.masked_fill(~mask[..., None], 1e9)
+    dirty_tokens = tokens.masked_fill(~mask, 0)
+    assert torch.equal(
+        state_logprobs(states, weight, tokens, mask), state_logprobs(dirty_states, weight, dirty_tokens, mask)
+    )
+
+
+def test_entropies_equal_those_of_whole_logits() -> None:
+    states, weight, _, mask = make_states(5)
+    expected = token_entropy(states @ weight.T, 0.8).masked_fill(~mask, 0.0)
+    assert_close(state_entropies(states, weight, mask, 0.8), expected, atol=1e-12, rtol=0)
+
+
+def test_sequence_kl_is_the_sum_of_exact_kls_over_the_mask() -> None:
+    states, weight, _, mask = make_states(6)
+    other_states, other_weight, _, _ = make_states(7)
+    ours, theirs = (states @ weight.T).log_softmax(-1), (other_states @ other_weight.T).log_softmax(-1)
+    expected = ((ours.exp() * (ours - theirs)).sum(-1) * mask).sum(1)
+    assert_close(sequence_kl(states, weight, other_states, other_weight, mask), expected, atol=1e-12, rtol=0)
+    assert float(sequence_kl(states, weight, states, weight, mask).abs().max()) == 0.0
