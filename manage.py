@@ -3,7 +3,8 @@
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 # Commands that need no database, and so start none.
@@ -26,8 +27,14 @@ def main() -> None:
     command = sys.argv[1] if len(sys.argv) > 1 else "help"
     embedded = "DATABASE_URL" not in os.environ and command not in WITHOUT_SERVICES
     with _services() if embedded else nullcontext():
+        from django.conf import settings
+        from django.core.exceptions import ImproperlyConfigured
         from django.core.management import execute_from_command_line
 
+        try:
+            _ = settings.PRODUCTION  # reads them: what they lack is said in one line, before any command begins
+        except (ImproperlyConfigured, OSError) as error:
+            sys.exit(f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error))
         if embedded and command not in ("migrate", "makemigrations", "check"):
             from feedback_app.embedded.migrations import migrate_embedded
 
@@ -35,11 +42,19 @@ def main() -> None:
         execute_from_command_line(sys.argv)
 
 
-def _services() -> AbstractContextManager[None]:
+@contextmanager
+def _services() -> Iterator[None]:
     # Imported here: production has no embedded extra.
+    from feedback_app.embedded.postgres import PostgresError
     from feedback_app.embedded.services import hold_services
+    from feedback_app.embedded.valkey import ValkeyError
 
-    return hold_services(Path(os.environ.get("DATA_DIR", "var")).resolve())
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold_services(Path(os.environ.get("DATA_DIR", "var")).resolve()))
+        except (PostgresError, ValkeyError, OSError) as error:
+            sys.exit(f"The embedded services cannot be had: {error}")
+        yield
 
 
 if __name__ == "__main__":

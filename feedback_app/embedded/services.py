@@ -5,14 +5,13 @@ that was killed all come out right: the kernel drops the lock of whoever is gone
 """
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from feedback_app.embedded import postgres, valkey
-from feedback_app.embedded.paths import run_dir
+from feedback_app.embedded.paths import make_run_dir
 
 
 @contextmanager
@@ -20,8 +19,8 @@ def hold_services(data_dir: Path) -> Iterator[None]:
     """Keep both services up for the time of the block, started where they are not, stopped where nobody else holds."""
     with _lock_file(data_dir, "holders") as holders:
         fcntl.flock(holders, fcntl.LOCK_SH)
-        ensure_services(data_dir)
         try:
+            ensure_services(data_dir)
             yield
         finally:
             _leave(holders, data_dir)
@@ -55,9 +54,5 @@ def migration_lock(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock_file(data_dir: Path, name: str) -> Iterator[IO[str]]:
-    folder = run_dir(data_dir)
-    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user")
-    with (folder / f"{name}.lock").open("w") as lock:
+    with (make_run_dir(data_dir) / f"{name}.lock").open("w") as lock:
         yield lock

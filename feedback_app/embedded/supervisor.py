@@ -9,19 +9,24 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 from feedback_app.embedded import postgres, valkey
-from feedback_app.embedded.children import Child, stop_children
+from feedback_app.embedded.base_model import is_complete
+from feedback_app.embedded.children import Child, end_leftovers, stop_children, write_running
 from feedback_app.embedded.inference import inference_child
-from feedback_app.embedded.paths import run_dir
+from feedback_app.embedded.installing import is_installed
+from feedback_app.embedded.paths import choose_port, make_run_dir, run_dir
 from feedback_app.embedded.preparation import Preparation
 from feedback_app.embedded.services import ensure_services, hold_services
 
 WEB_HOST = "127.0.0.1"
-# The web part, torch, the model and room for a first round's checkpoints.
-NEEDED_BYTES = 3 * 2**30
+GIB = 2**30
+# The model, the database and a first round's checkpoints; and beside the environment, torch while it is installed.
+NEEDED_BYTES, NEEDED_FOR_TORCH_BYTES = 2 * GIB, 2 * GIB
+SERVICES = (("PostgreSQL", postgres), ("Valkey", valkey))
 HEALTH_EVERY_S = 5.0
 
 
@@ -37,7 +42,9 @@ class Supervisor:
         self.stopping = threading.Event()
         self.preparation = Preparation(data_dir)
         self.children: list[Child] = []
+        self.watching = False
         self.bar_shown = False
+        self.told = ""
 
     def run(self) -> None:
         """Start everything and watch it until a signal comes.
@@ -48,25 +55,35 @@ class Supervisor:
         began = time.monotonic()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._stop)
-        self._check_machine()
-        with self._alone(), hold_services(self.data_dir):
-            self._prepare_database()
-            self.children = [self._web(), *self._workers()]
-            try:
-                self._watch_all()
-                self._wait_for_page()
-                self.say(
-                    f"Ready in {time.monotonic() - began:.1f} s: http://{WEB_HOST}:{self.port}   (Ctrl-C stops it)"
-                )
+        try:
+            self._check_machine()
+            with self._alone(), hold_services(self.data_dir):
+                self._prepare_database()
+                self.children = [self._web(), *self._workers()]
+                self._run_children(began)
+        except KeyboardInterrupt:
+            self.say("Stopping ...")
+        self.say(f"Stopped. Everything is kept in {self.data_dir}")
+
+    def _run_children(self, began: float) -> None:
+        self.watching = True
+        try:
+            if self._wait_for_page():
+                address = f"http://{WEB_HOST}:{self.port}"
+                self.say(f"Ready in {time.monotonic() - began:.1f} s: {address}   (Ctrl-C stops it)")
                 self.preparation.start()
-                self._watch_until_stopped()
-            finally:
-                self.say("Stopping ...")
-                stop_children(self.children)
-        self.say("Stopped. Everything is kept in " + str(self.data_dir))
+            self._watch_until_stopped()
+        finally:
+            self.say("Stopping ...")
+            self.preparation.stop()
+            stop_children(self.children)
+            self._running_file().unlink(missing_ok=True)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        first = not self.stopping.is_set()
         self.stopping.set()
+        if first and not self.watching:  # the start is cut short where it is: each part of it can be done again
+            raise KeyboardInterrupt
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -81,18 +98,21 @@ class Supervisor:
             raise CannotStart(
                 f"{self.data_dir}: {error.strerror}; set DATA_DIR to a folder that can be written"
             ) from None
-        free = shutil.disk_usage(self.data_dir).free
-        if free < NEEDED_BYTES and not (self.data_dir / "models" / "base").exists():
-            raise CannotStart(
-                f"{self.data_dir}: {free / 2**30:.1f} GiB are free and {NEEDED_BYTES / 2**30:.0f} are needed;"
-                " set DATA_DIR to a folder with more"
-            )
+        needs = []
+        if not is_complete(self.data_dir / "models" / "base"):
+            needs.append((self.data_dir, NEEDED_BYTES, "set DATA_DIR to a folder with more"))
+        if not is_installed("torch"):
+            needs.append((Path(sys.prefix), NEEDED_FOR_TORCH_BYTES, "make room there"))
+        for folder, needed, advice in needs:
+            free = shutil.disk_usage(folder).free
+            if free < needed:
+                raise CannotStart(
+                    f"{folder}: {free / GIB:.1f} GiB are free and {needed / GIB:.0f} are needed; {advice}"
+                )
 
     @contextlib.contextmanager
-    def _alone(self):  # type: ignore[no-untyped-def]  # a generator used as a context manager, here only
-        folder = run_dir(self.data_dir)
-        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-        with (folder / "up.lock").open("a+") as lock:
+    def _alone(self) -> Iterator[None]:
+        with (make_run_dir(self.data_dir) / "up.lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -101,8 +121,15 @@ class Supervisor:
             lock.truncate(0)
             lock.write(f"process {os.getpid()}, http://{WEB_HOST}:{self.port}")
             lock.flush()
+            if left := end_leftovers(self._running_file()):
+                self.say(f"Ended {left} processes that an earlier start had left.")
             self._check_port()
+            # Chosen before anybody reads it: every process has the same address.
+            choose_port(self.data_dir, "inference")
             yield
+
+    def _running_file(self) -> Path:
+        return run_dir(self.data_dir) / "running.json"
 
     def _check_port(self) -> None:
         with socket.socket() as probe:
@@ -158,44 +185,57 @@ class Supervisor:
     def _inference(self) -> Child:
         return inference_child(self.data_dir, sys.executable)
 
-    def _wait_for_page(self) -> None:
-        while not self.stopping.wait(0.1):
+    def _wait_for_page(self) -> bool:
+        """Return whether the page came up before a stop was asked for."""
+        while not self.stopping.is_set():
             self._watch_all()
             with contextlib.suppress(OSError), socket.create_connection((WEB_HOST, self.port), timeout=1):
-                return
+                return True
+            self.stopping.wait(0.1)
+        return False
 
     def _watch_all(self) -> None:
+        before = [child.process for child in self.children]
         for child in self.children:
             child.watch(self.say)
+        if [child.process for child in self.children] != before:
+            write_running(self._running_file(), self.children)
 
     def _watch_until_stopped(self) -> None:
         next_health = time.monotonic() + HEALTH_EVERY_S
-        told_error = ""
         while not self.stopping.wait(0.3):
             self._watch_all()
             if self.preparation.done.is_set() and not any(child.name == "inference" for child in self.children):
                 self.children.append(self._inference())
                 self.say("The base model is in place; the inference server is starting.")
-            error = self.preparation.status.error
-            if error and error != told_error:
-                told_error = error
-                self.say(f"{self.preparation.status.step} failed: {error}. The pages stand; `make setup` tries again.")
+            if error := self.preparation.status.error:
+                step = self.preparation.status.step
+                self._say_once(f"{step} failed: {error}. The pages stand; the next start tries again.")
             self._show_bar()
             if time.monotonic() >= next_health:
                 self._check_services()
                 next_health = time.monotonic() + HEALTH_EVERY_S
 
+    def _say_once(self, line: str) -> None:
+        if line != self.told:
+            self.told = line
+            self.say(line)
+
     def _check_services(self) -> None:
-        for name, service in (("PostgreSQL", postgres), ("Valkey", valkey)):
+        for name, service in SERVICES:
             if service.server_pid(self.data_dir) is None:
                 self.say(f"{name} ended; starting it again.")
-                ensure_services(self.data_dir)
+                try:
+                    ensure_services(self.data_dir)
+                except (postgres.PostgresError, valkey.ValkeyError) as error:
+                    # A full disk, say: what is asked next finds it better, or says so again.
+                    self._say_once(str(error))
 
     def _show_bar(self) -> None:
         status = self.preparation.status
         if status.ready or status.error or not sys.stdout.isatty():
             return
         filled = round(30 * status.share)
-        left = "" if status.seconds_left is None else f", about {status.seconds_left} s left"
+        left = ", measuring how long" if status.seconds_left is None else f", about {status.seconds_left} s left"
         print(f"\r\x1b[K  [{'#' * filled}{'.' * (30 - filled)}] {status.step}{left}", end="", flush=True)
         self.bar_shown = True

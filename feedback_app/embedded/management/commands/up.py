@@ -24,5 +24,5 @@ class Command(BaseCommand):
             raise CommandError("DATABASE_URL is set: `up` is for a machine that has no services of its own")
         try:
             Supervisor(settings.DATA_DIR, options["port"]).run()
-        except (CannotStart, PostgresError, ValkeyError) as error:
+        except (CannotStart, PostgresError, ValkeyError, OSError) as error:
             raise CommandError(str(error)) from error
