@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 
 from feedback_app.accounts.models import User
 from feedback_app.datasets import selectors, services
-from feedback_app.datasets.exporting.options import OptionsError, parse_options
+from feedback_app.datasets.exporting.options import OptionsError, parse_options, read_flag
 from feedback_app.datasets.exporting.rows import Export, prepare_export
 from feedback_app.datasets.exporting.writing import FILE_TYPES, write_pieces
 from feedback_app.datasets.formats.imports import IMPORT_FORMATS
@@ -93,7 +93,11 @@ class ImportsView(DatasetsView):
 
     @extend_schema(
         operation_id="imports_start",
-        parameters=[OpenApiParameter("format", str, enum=list(IMPORT_FORMATS), default="judged")],
+        parameters=[
+            OpenApiParameter("format", str, enum=list(IMPORT_FORMATS), default="judged"),
+            OpenApiParameter("mapping", str, description="their columns by our names: question=prompt,answer=chosen"),
+            OpenApiParameter("dry_run", bool, description="report what the import would do, and store nothing"),
+        ],
         request={
             "application/json": RowsShape,
             "multipart/form-data": {
@@ -110,13 +114,18 @@ class ImportsView(DatasetsView):
         project = manager_project(request, slug)
         data: Any = request.data
         content, name = _file_of(data)
-        format = request.query_params.get("format") or (data.get("format") if isinstance(data, Mapping) else None)
+        given = {
+            name: request.query_params.get(name) or (data.get(name) if isinstance(data, Mapping) else None)
+            for name in ("format", "mapping", "dry_run")
+        }
         job = services.start_import(
             project=project,
-            format=str(format or "judged"),
+            format=str(given["format"] or "judged"),
             file_name=name,
             content=content,
             requested_by=caller(request),
+            mapping=given["mapping"],
+            dry_run=read_flag("dry_run", given["dry_run"] or False),
         )
         ring_import(job.pk)
         return Response(selectors.import_as_json(job=job), status=202)

@@ -14,14 +14,25 @@ import pyarrow.parquet
 
 from feedback_app.datasets.csv_cells import read_cell
 from feedback_app.datasets.formats.base import FileRefused, SourceRow
-from feedback_app.datasets.json_values import parse_json, refuse_constant
+from feedback_app.datasets.json_values import check_depth, parse_json, refuse_constant
 
 LONGEST_ROW = 16 * 2**20
 CHUNK = 2**18
 # JSON packs to a tenth or so; what unpacks to far more than that is made to fill a memory or a disk.
 BOMB_FREE = 256 * 2**20
-BOMB_RATIO = 200
-DEEPEST = 100
+BOMB_RATIO = 100
+# A typed file's rows held at once; few, for one row may be large.
+PARQUET_ROWS = 128
+# What a file of another kind begins with, and what to say of it.
+OTHER_FILES = {
+    b"\xff\xfe": "the file is UTF-16; UTF-8 is needed (in Excel: CSV UTF-8)",
+    b"\xfe\xff": "the file is UTF-16; UTF-8 is needed (in Excel: CSV UTF-8)",
+    b"PK\x03\x04": "the file is a zip archive or an Excel workbook: unpack it, use gzip, or save it as CSV UTF-8",
+    b"BZh": "the file is packed with bzip2: unpack it, or use gzip",
+    b"\xfd7zXZ": "the file is packed with xz: unpack it, or use gzip",
+    b"\x28\xb5\x2f\xfd": "the file is packed with zstd: unpack it, or use gzip",
+    b"\xd0\xcf\x11\xe0": "the file is an old Excel workbook: save it as CSV UTF-8",
+}
 
 
 class RowReader:
@@ -39,6 +50,8 @@ class RowReader:
         return min(self._file.tell(), self.bytes_total) if self._file and not self._file.closed else self.bytes_total
 
     def __iter__(self) -> Iterator[SourceRow]:
+        if not self.bytes_total:
+            raise FileRefused("the file is empty")
         with self.path.open("rb") as self._file:
             head = self._file.read(4)
             self._file.seek(0)
@@ -53,15 +66,16 @@ class RowReader:
                 raise FileRefused(f"the gzip file is damaged or ends in the middle: {error}") from error
 
     def _read_text(self, stream: io.BufferedReader) -> Iterator[SourceRow]:
-        head = stream.peek(4)[:4]
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise FileRefused("the file is UTF-16; UTF-8 is needed")
-        if head[:4] == b"PK\x03\x04":
-            raise FileRefused("the file is a zip archive: unpack it, or use gzip")
+        head = stream.peek(8)[:8]
+        for start, reason in OTHER_FILES.items():
+            if head.startswith(start):
+                raise FileRefused(reason)
+        if b"\x00" in head[:2]:
+            raise FileRefused("the file begins with a NUL byte: it is no text in UTF-8")
         if head[:3] == b"\xef\xbb\xbf":
             stream.read(3)
         if self.name.endswith((".csv", ".tsv")):
-            return _read_csv(stream, "\t" if self.name.endswith(".tsv") else ",")
+            return _read_csv(stream)
         if stream.peek(CHUNK).lstrip()[:1] == b"[":
             return _read_array(stream)
         return _read_lines(stream)
@@ -131,7 +145,11 @@ def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
                 raise FileRefused(f"line {line}: the file ends inside its array")
             continue
         item, buffer, taken = _next_item(decoder, buffer, text, line)
-        yield SourceRow(line, item)
+        try:
+            check_depth(item)
+            yield SourceRow(line, item)
+        except ValueError as error:
+            yield SourceRow(line, problem=str(error))
         line += taken.count("\n")
 
 
@@ -140,13 +158,14 @@ def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, l
     while True:
         try:
             item, end = decoder.raw_decode(buffer)
-            if end < len(buffer):  # a number at the very end of what was read may have more digits
-                return item, buffer[end:], buffer[:end]
-            reason = "the file ends inside its array"
         except RecursionError:
             raise FileRefused(f"line {line}: nested too deeply") from None
         except ValueError as error:
             reason = f"not JSON: {error}"
+        else:
+            if end < len(buffer):  # a number at the very end of what was read may have more digits
+                return item, buffer[end:], buffer[:end]
+            reason = "the file ends inside its array"
         if len(buffer) > LONGEST_ROW:
             raise FileRefused(f"line {line}: an item is longer than {LONGEST_ROW // 2**20} MB, or {reason}")
         more = _more_text(text, max(CHUNK, len(buffer)))
@@ -162,17 +181,24 @@ def _more_text(text: io.TextIOWrapper, count: int = CHUNK) -> str:
         raise FileRefused(f"not UTF-8: {error.reason}") from error
 
 
-def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
+def _read_csv(stream: io.BufferedReader) -> Iterator[SourceRow]:
     csv.field_size_limit(LONGEST_ROW)
-    lines = _csv_lines(stream)
+    # Half of Europe's spreadsheets write semicolons, and some say so in a line of its own.
+    first = stream.peek(CHUNK).split(b"\n", 1)[0].rstrip(b"\r")
+    said = first[4:].decode("ascii", "replace") if first.startswith(b"sep=") and len(first) == 5 else ""
+    if said:
+        stream.readline()
+    delimiter = said or max(",;\t", key=lambda mark: first.count(mark.encode()))
+    lines = _csv_lines(stream, 1 if said else 0)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         if len(set(header)) != len(header):
             raise FileRefused("line 1: a column's name stands twice")
+        skipped = 1 if said else 0
         before = reader.line_num
         for cells in reader:
-            line, before = before + 1, reader.line_num
+            line, before = before + 1 + skipped, reader.line_num
             if not cells:
                 continue
             if len(cells) != len(header):
@@ -183,8 +209,7 @@ def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
         raise FileRefused(f"line {reader.line_num}: {error}") from error
 
 
-def _csv_lines(stream: io.BufferedReader) -> Iterator[str]:
-    number = 0
+def _csv_lines(stream: io.BufferedReader, number: int) -> Iterator[str]:
     while raw := stream.readline(LONGEST_ROW + 1):
         number += 1
         if len(raw) > LONGEST_ROW and not raw.endswith(b"\n"):
@@ -200,9 +225,24 @@ def _read_parquet(file: IO[bytes]) -> Iterator[SourceRow]:
     number = 0
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
-        for batch in parquet.iter_batches(batch_size=1000):
+        _refuse_packed(parquet.metadata)
+        for batch in parquet.iter_batches(batch_size=PARQUET_ROWS):
+            if batch.nbytes > PARQUET_ROWS * LONGEST_ROW:
+                raise FileRefused(f"rows after {number} are longer than {LONGEST_ROW // 2**20} MB each")
             for value in batch.to_pylist():
                 number += 1
                 yield SourceRow(number, value)
     except (pyarrow.ArrowException, OSError) as error:
         raise FileRefused(f"the Parquet file is damaged after row {number}: {error}") from error
+
+
+def _refuse_packed(metadata: pyarrow.parquet.FileMetaData) -> None:
+    """Raise FileRefused where a column unpacks to far more than honest content does."""
+    for group in range(metadata.num_row_groups):
+        for place in range(metadata.num_columns):
+            column = metadata.row_group(group).column(place)
+            if column.total_uncompressed_size > max(BOMB_FREE, BOMB_RATIO * column.total_compressed_size):
+                raise FileRefused(
+                    f"column {column.path_in_schema!r} unpacks to {column.total_uncompressed_size} bytes: "
+                    "refused as a bomb"
+                )

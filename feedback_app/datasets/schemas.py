@@ -32,6 +32,8 @@ class ImportShape(serializers.Serializer[dict[str, object]]):
     format = serializers.CharField()
     file_name = serializers.CharField()
     state = serializers.ChoiceField(["draft", "queued", "running", "done", "failed"])
+    dry_run = serializers.BooleanField()
+    mapping = serializers.DictField(child=serializers.CharField())
     rows_read = serializers.IntegerField()
     rows_new = serializers.IntegerField()
     rows_known = serializers.IntegerField()

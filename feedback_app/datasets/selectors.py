@@ -49,6 +49,8 @@ def import_as_json(*, job: ImportJob) -> dict[str, Any]:
         "format": job.format,
         "file_name": job.file_name,
         "state": job.state,
+        "dry_run": job.dry_run,
+        "mapping": job.options.get("mapping", {}),
         "rows_read": job.rows_read,
         "rows_new": job.rows_new,
         "rows_known": job.rows_known,

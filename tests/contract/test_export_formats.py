@@ -143,6 +143,32 @@ def test_helpsteer2_comes_in_by_prompt_and_goes_out_a_row_a_response() -> None:
     assert pairs == {("second", "first"), ("two", "one")}
 
 
+def preferred(strength: int, **more: Any) -> dict[str, Any]:
+    """Return a row of HelpSteer2's preference.jsonl."""
+    one = {"statement": "@Response 2 is better.", "elaboration": "It is whole.", "strength": strength}
+    return {
+        "split": "train", "prompt": f"c# {strength}", "response_1": "first", "response_2": "second",
+        "preference_strength": strength, "preference_statement": "@Response 2 is better.",
+        "preference_elaboration": "It is whole.", "three_most_similar_preferences": [one] * 3,
+        "all_preferences_unprocessed": [one] * 4,
+    } | more  # fmt: skip
+
+
+def test_helpsteer2_preferences_come_in_with_their_strength_and_go_out_as_pairs() -> None:
+    first, second = make_project(), make_project()
+    rows = [preferred(-3), preferred(2), preferred(0), preferred(4), preferred(1, response_2=None)]
+    job = run_rows(first, rows, format="helpsteer2")
+    assert list(refusals(job)) == [4, 5]
+    assert job.rows_new == 3
+    out = rows_of(first, "preference")
+    # Below 0 the first is better; 0 is a tie and makes no pair.
+    sides = {(row["prompt"][0]["content"], row["chosen"][0]["content"], row["margin"]) for row in out}
+    assert sides == {("c# -3", "first", 1.0), ("c# 2", "second", 0.666667)}
+    assert set(Judgment.objects.values_list("rationale", flat=True)) == {"@Response 2 is better.\n\nIt is whole."}
+    run_rows(second, out, format="preference")
+    assert without_ids(rows_of(second, "preference")) == without_ids(out)
+
+
 def test_ratings_of_several_annotators_combine_to_rounded_means() -> None:
     project = make_project(protocol="ratings")
     rest = {"correctness": 1, "coherence": 1, "complexity": 1, "verbosity": 1}

@@ -55,10 +55,13 @@ def run_rows(
     format: str = "judged",
     name: str = "rows.jsonl",
     by: User | None = None,
+    **more: Any,
 ) -> ImportJob:
-    """Import rows, or a file's bytes, and return the ended job."""
+    """Import rows, or a file's bytes, and return the ended job; more are start_import's: mapping, dry_run."""
     content = rows if isinstance(rows, bytes) else as_lines(rows)
-    job = start_import(project=project, format=format, file_name=name, content=io.BytesIO(content), requested_by=by)
+    job = start_import(
+        project=project, format=format, file_name=name, content=io.BytesIO(content), requested_by=by, **more
+    )
     done = run_import(job_id=job.pk)
     assert done is not None
     return done

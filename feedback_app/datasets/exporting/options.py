@@ -127,7 +127,8 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _flag(name: str, value: Any) -> bool:
+def read_flag(name: str, value: Any) -> bool:
+    """Return true or false as JSON or an address say it; raises OptionsError."""
     known = {"1": True, "true": True, "yes": True, "include": True, "0": False, "false": False, "no": False,
              "exclude": False, "": False}  # fmt: skip
     if isinstance(value, bool):
@@ -181,7 +182,7 @@ def _moment(name: str, value: str) -> str:
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "<class 'str'>": _text,
     "<class 'int'>": _whole,
-    "<class 'bool'>": _flag,
+    "<class 'bool'>": read_flag,
     "<class 'float'>": _number,
     "tuple[str, ...]": _texts,
     "dict[str, float]": _weights,

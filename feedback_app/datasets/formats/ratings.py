@@ -1,4 +1,4 @@
-"""HelpSteer2's form: a prompt and a response as texts, and a whole number for each attribute."""
+"""HelpSteer2's forms: a prompt and a response as texts with a whole number for each attribute, and its preferences."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +13,9 @@ from feedback_app.datasets.formats.base import RowRefused, SourceRow, as_object
 from feedback_app.datasets.formats.dialogues import read_prompt, write_prompt
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+# In the preference form: how much better which of the two is.
+STRENGTH = "preference_strength"
+STRONGEST = 3
 # After the attributes, whichever the project has.
 BESIDE = [(name, pyarrow.string()) for name in ("id", "prompt_id", "response_id", "policy", "finish_reason")]
 
@@ -54,13 +57,45 @@ def convert(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
             yield from (row if row.problem else SourceRow(row.line, problem="an object is needed") for row in members)
             continue
         try:
-            yield SourceRow(members[0].line, _judged_row([as_object(row.value) for row in members]))
+            if STRENGTH in members[0].value:
+                yield SourceRow(members[0].line, _preferred_row(members[0].value))
+            else:
+                yield SourceRow(members[0].line, _judged_row([as_object(row.value) for row in members]))
         except RowRefused as error:
             yield SourceRow(members[0].line, problem=str(error))
 
 
 def _prompt_of(row: SourceRow) -> Any:
-    return (json.dumps(row.value.get("prompt")),) if isinstance(row.value, dict) else row.line
+    """Return what rows of one task share; a preference is a task by itself."""
+    if not isinstance(row.value, dict) or STRENGTH in row.value:
+        return row.line
+    return (json.dumps(row.value.get("prompt")),)
+
+
+def _preferred_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the judged row of a preference: below 0 the first response is better, above it the second, 0 is a tie.
+
+    It is the overall preference of several annotators, whom the file does not name.
+    """
+    texts = [row.get("response_1"), row.get("response_2")]
+    if not isinstance(row.get("prompt"), str) or not all(isinstance(text, str) for text in texts):
+        raise RowRefused("prompt, response_1, response_2: texts are needed")
+    strength = _score(STRENGTH, row[STRENGTH])
+    if abs(strength) > STRONGEST:
+        raise RowRefused(f"{STRENGTH}: from -{STRONGEST} to {STRONGEST}")
+    reasons = [row.get("preference_statement"), row.get("preference_elaboration")]
+    return {
+        "prompt": read_prompt(row["prompt"]),
+        "responses": [{"text": text} for text in texts],
+        "judgments": [
+            {
+                "annotator": "helpsteer2",
+                "ranking": [[0, 1]] if not strength else [[0], [1]] if strength < 0 else [[1], [0]],
+                "strength": abs(strength),
+                "rationale": "\n\n".join(reason for reason in reasons if isinstance(reason, str)),
+            }
+        ],
+    }
 
 
 def _judged_row(members: list[dict[str, Any]]) -> dict[str, Any]:

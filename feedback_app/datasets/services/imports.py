@@ -22,6 +22,7 @@ from feedback_app.accounts.services import record_audit
 from feedback_app.datasets.formats.base import FileRefused, RowRefused, SourceRow
 from feedback_app.datasets.formats.imports import IMPORT_FORMATS
 from feedback_app.datasets.loading import Loaded, Loader, rehearse_load
+from feedback_app.datasets.mapping import map_rows, parse_mapping
 from feedback_app.datasets.models import ImportJob, RefusedRow
 from feedback_app.datasets.reading import RowReader
 from feedback_app.datasets.rows import Row, imported_protocol, parse_row
@@ -48,18 +49,29 @@ def start_import(
     content: IO[bytes],
     requested_by: User | None,
     state: ImportJob.State = ImportJob.State.QUEUED,
+    mapping: Any = None,
+    dry_run: bool = False,
 ) -> ImportJob:
     """Keep a file and queue its import; the caller rings a worker, or calls run_import. As a draft it waits.
 
+    mapping: their columns by our names for them, as parse_mapping takes it.
+    dry_run: report what the import would come to, and store nothing; its file goes when it is done.
+
     Raises:
-        ValidationError: the format is unknown or the project is archived.
+        ValidationError: the format is unknown, the mapping malformed or the project archived.
     """
     if format not in IMPORT_FORMATS:
         raise ValidationError({"format": [_("one of %(names)s") % {"names": ", ".join(IMPORT_FORMATS)}]})
     if project.archived_at is not None:
         raise ValidationError({"project": [_("is archived")]})
     name = PurePosixPath(file_name.replace("\\", "/")).name[-200:] or "rows.jsonl"
-    job = ImportJob(project=project, format=format, file_name=name, requested_by=requested_by, state=state)
+    options: dict[str, Any] = {"mapping": parse_mapping(mapping)} if mapping else {}
+    job = ImportJob(
+        project=project, format=format, file_name=name, requested_by=requested_by, state=state, options=options,
+        dry_run=dry_run,
+    )  # fmt: skip
+    if dry_run:
+        job.options["once"] = True
     job.path = f"imports/{job.pk}"
     path = file_of(job)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +83,7 @@ def start_import(
             job.save(force_insert=True)
             record_audit(
                 actor=requested_by, action="import.start", subject=name, project_slug=project.slug,
-                detail={"format": format, "job": str(job.pk)},
+                detail={"format": format, "job": str(job.pk), "dry_run": dry_run},
             )  # fmt: skip
     except BaseException:
         path.unlink(missing_ok=True)
@@ -121,13 +133,14 @@ def run_import(*, job_id: UUID) -> ImportJob | None:
         _finish(job, ImportJob.State.FAILED, f"{type(error).__name__}: {error}")
         raise
     else:
-        _finish(job, ImportJob.State.DRAFT if job.dry_run else ImportJob.State.DONE)
+        # A dry run asked for on a page leaves its file for the import that may follow.
+        kept = job.dry_run and not job.options.get("once")
+        _finish(job, ImportJob.State.DRAFT if kept else ImportJob.State.DONE)
     return job
 
 
 def _import_all(job: ImportJob) -> None:
-    reader = RowReader(file_of(job), name=job.file_name)
-    rows = IMPORT_FORMATS[job.format](iter(reader))
+    reader, rows = rows_of(job)
     protocol = project_protocol(job.project)
     loader = Loader(project=job.project)
     for batch in in_batches(islice(rows, job.rows_read, None)):
@@ -136,6 +149,12 @@ def _import_all(job: ImportJob) -> None:
             loaded = rehearse_load(job.project, good) if job.dry_run else loader.load(good)
             loaded.refused += refused
             _record(job, read=len(batch), loaded=loaded, bytes_read=reader.bytes_read)
+
+
+def rows_of(job: ImportJob) -> tuple[RowReader, Iterator[SourceRow]]:
+    """Return the reader of a job's file, and its rows as judged rows, columns mapped."""
+    reader = RowReader(file_of(job), name=job.file_name)
+    return reader, IMPORT_FORMATS[job.format](map_rows(reader, job.options.get("mapping", {})))
 
 
 def project_protocol(project: Project) -> Protocol:
@@ -215,7 +234,8 @@ def _finish(job: ImportJob, state: ImportJob.State, error: str = "") -> None:
             return
         job.refresh_from_db()
         record_audit(
-            actor=job.requested_by, action=f"import.{'dry_run' if job.dry_run else state}", subject=job.file_name, project_slug=job.project.slug,
+            actor=job.requested_by, action=f"import.{'dry_run' if job.dry_run else state}", subject=job.file_name,
+            project_slug=job.project.slug,
             detail={"job": str(job.pk), "new": job.rows_new, "refused": job.rows_refused, "error": error[:300]},
         )  # fmt: skip
     if state != ImportJob.State.DRAFT:

@@ -28,12 +28,21 @@ class Command(BaseCommand):
             "file", help="JSON lines, a JSON array, CSV or Parquet, packed with gzip or not; - is standard input"
         )
         parser.add_argument("--format", default="judged", choices=list(IMPORT_FORMATS))
+        parser.add_argument(
+            "--map",
+            action="append",
+            default=[],
+            metavar="THEIRS=OURS",
+            help="a column, and our name for it",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="report what the import would do, and store nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.select_related("protocol").filter(slug=options["project"]).first()
         if project is None:
             raise CommandError(f"project: there is no {options['project']!r}")
-        job = self._run(project, options["file"], options["format"])
+        chosen = {"format": options["format"], "mapping": ",".join(options["map"]), "dry_run": options["dry_run"]}
+        job = self._run(project, options["file"], chosen)
         for row in refused_rows(job=job)[:SHOWN]:
             self.stderr.write(f"line {row.line}: {row.reason}")
         if job.rows_refused > SHOWN:
@@ -42,11 +51,11 @@ class Command(BaseCommand):
             raise CommandError(f"{options['file']}: {job.error}")
         self.stdout.write(json.dumps(import_as_json(job=job), ensure_ascii=False))
 
-    def _run(self, project: Project, file: str, format: str) -> ImportJob:
+    def _run(self, project: Project, file: str, chosen: dict[str, Any]) -> ImportJob:
         try:
             with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as content:
                 name = "rows.jsonl" if file == "-" else Path(file).name
-                job = start_import(project=project, format=format, file_name=name, content=content, requested_by=None)
+                job = start_import(project=project, file_name=name, content=content, requested_by=None, **chosen)
         except OSError as error:
             raise CommandError(f"{file}: {error.strerror}") from error
         except ValidationError as error:
