@@ -18,6 +18,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("", include("feedback_app.accounts.urls")),
     path("", include("feedback_app.annotation.urls")),
+    path("", include("feedback_app.annotation.manager_urls")),
     path("", include("feedback_app.datasets.urls")),
     path("", include("feedback_app.serving.urls")),
     path("", include("feedback_app.rounds.urls")),

@@ -122,7 +122,7 @@ def _summarise(
                 person.agreed += count * (left == right)
     compared = sum(table.total() for table in tables.values())
     agreed = sum(count for table in tables.values() for (left, right), count in table.items() if left == right)
-    names = _names(people)
+    names = annotator_names(people)
     return {
         "simulated": simulated,
         "judgments": sum(person.judged for person in people.values()),
@@ -230,7 +230,7 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _names(people: Iterable[int]) -> dict[int, str]:
+def annotator_names(people: Iterable[int]) -> dict[int, str]:
     """Return what to call each annotator: the user name, or the name in the file for one known from an import."""
     users = list(User.objects.filter(pk__in=list(people)).only("username", "display_name", "kind"))
     taken = {user.username for user in users if user.kind != User.Kind.IMPORTED}

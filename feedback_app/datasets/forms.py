@@ -164,7 +164,8 @@ class ImportForm(forms.Form):
         help_text=_("JSON lines, a JSON array, CSV, TSV or Parquet; gzip is fine"),
     )  # fmt: skip
     rows = forms.CharField(
-        label=_("Or paste rows"), required=False, strip=False, widget=forms.Textarea({"rows": 6, "spellcheck": "false"}),
+        label=_("Or paste rows"), required=False, strip=False,
+        widget=forms.Textarea({"rows": 6, "spellcheck": "false"}),
         help_text=_("one JSON object a line; for prompts alone plain text will do, one a line"),
     )  # fmt: skip
 

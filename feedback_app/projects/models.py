@@ -161,3 +161,25 @@ class GuidelinesReading(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} read {self.guidelines}"
+
+
+class Invitation(models.Model):
+    """A link that lets whoever has it join a project; its signature comes from its id, so it can be shown again."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="invitations")
+    role = models.CharField(max_length=16, choices=Member.Role.choices, default=Member.Role.ANNOTATOR)
+    note = models.CharField(max_length=100, blank=True, help_text=_("whom it is for"))
+    uses_left = models.PositiveIntegerField(null=True, blank=True, help_text=_("empty: as many as come"))
+    times_used = models.PositiveIntegerField(default=0)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "projects_invitation"
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.project} {self.role}: {self.note or self.pk}"

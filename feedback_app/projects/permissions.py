@@ -33,3 +33,8 @@ def get_project_for(user: User | AnonymousUser, slug: str, at_least: Member.Role
         raise Http404
     require_role(user, project, at_least)
     return project
+
+
+def may_create_projects(user: User) -> bool:
+    """Say whether the user makes projects: administrators of the site and its staff do."""
+    return user.is_active and (user.is_superuser or user.is_staff)

@@ -7,6 +7,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
@@ -129,8 +130,14 @@ def _next_number(project: Project, versions: type[ProtocolVersion] | type[Guidel
 def add_member(
     *, project: Project, user: User, role: Member.Role = Member.Role.ANNOTATOR, added_by: User | None = None
 ) -> Member:
-    """Give a user a role in a project, or change the role held."""
-    member, _ = Member.objects.update_or_create(project=project, user=user, defaults={"role": Member.Role(role)})
+    """Give a user a role in a project, or change the role held.
+
+    Raises:
+        ValidationError: the project would be left without a manager.
+    """
+    if Member.Role(role) != Member.Role.MANAGER:
+        _keep_a_manager(project, user)
+    member, _created = Member.objects.update_or_create(project=project, user=user, defaults={"role": Member.Role(role)})
     record_audit(
         actor=added_by, action="member.role", subject=user.username, project_slug=project.slug,
         detail={"role": str(role)},
@@ -140,9 +147,24 @@ def add_member(
 
 @transaction.atomic
 def remove_member(*, project: Project, user: User, removed_by: User | None) -> None:
-    """End a membership; the judgments stay, with their author."""
+    """End a membership; the judgments stay, with their author.
+
+    Raises:
+        ValidationError: the project would be left without a manager.
+    """
+    _keep_a_manager(project, user)
     Member.objects.filter(project=project, user=user).delete()
     record_audit(actor=removed_by, action="member.remove", subject=user.username, project_slug=project.slug)
+
+
+def _keep_a_manager(project: Project, user: User) -> None:
+    # The project's row is the lock: two managers who remove each other leave one of them.
+    Project.objects.select_for_update().only("id").get(pk=project.pk)
+    managers = list(
+        Member.objects.filter(project=project, role=Member.Role.MANAGER).values_list("user_id", flat=True)[:2]
+    )
+    if managers == [user.pk]:
+        raise ValidationError({"role": [_("This is the project's only manager: make another one first.")]})
 
 
 def set_languages(*, member: Member, languages: list[str]) -> Member:

@@ -1,0 +1,1 @@
+"""Pages of projects: making one, its settings, its protocol and guidelines, and its people."""
