@@ -1,0 +1,72 @@
+"""Whether this process is up and whether it can do its work, for whoever restarts it or sends it requests.
+
+A middleware, and the first: a probe comes to an address, not to a host name that ALLOWED_HOSTS would let in, and has no
+session.
+"""
+
+import logging
+from collections.abc import Callable
+
+import redis
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from psycopg_pool import PoolTimeout
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+logger = logging.getLogger(__name__)
+BROKER_TIMEOUT_S = 2.0
+OK = "ok"
+
+
+def live(request: HttpRequest) -> HttpResponse:
+    """Answer that the process is up; asks nothing of anybody else, so that a fallen database restarts no web server."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+def ready(request: HttpRequest) -> HttpResponse:
+    """Answer 200 when database and broker answer, else 503 that names the one that does not."""
+    found = {"database": _database(), "broker": _broker()}
+    return JsonResponse(found, status=200 if set(found.values()) == {OK} else 503)
+
+
+def _database() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except (DatabaseError, PoolTimeout):
+        logger.exception("the database does not answer")
+        return "does not answer"
+    return OK
+
+
+def _broker() -> str:
+    # Asked once, without retries: whether it answers is what is to be known.
+    client = redis.Redis.from_url(
+        settings.REDIS_URL,
+        socket_timeout=BROKER_TIMEOUT_S,
+        socket_connect_timeout=BROKER_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        client.ping()
+    except redis.RedisError:
+        logger.exception("the broker does not answer")
+        return "does not answer"
+    finally:
+        client.close()
+    return OK
+
+
+PROBES: dict[str, Callable[[HttpRequest], HttpResponse]] = {"/livez": live, "/readyz": ready}
+
+
+def health_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Answer the probes before anything else looks at the request."""
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        probe = PROBES.get(request.path)
+        return get_response(request) if probe is None else probe(request)
+
+    return answer
