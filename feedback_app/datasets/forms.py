@@ -44,6 +44,10 @@ PAIRS = (
 MARGIN = (("small", _("strength / 3")), ("large", _("strength")), ("none", _("none")))
 TIES = (("drop", _("leave out")), ("both", _("both ways, half the weight")))
 ALL_BAD = (("keep", _("keep")), ("drop", _("leave out")))
+ADJUDICATED = (
+    ("replace", _("the reviewer's verdict alone")), ("ignore", _("the judgments as given")),
+    ("only", _("only these tasks")),
+)  # fmt: skip
 
 
 class Do(TextChoices):
@@ -78,6 +82,7 @@ class ExportForm(forms.Form):
     margin = forms.ChoiceField(label=_("Margin"), choices=MARGIN)
     ties = forms.ChoiceField(label=_("Ties"), choices=TIES)
     all_bad = forms.ChoiceField(label=_("Rankings marked all bad"), choices=ALL_BAD)
+    adjudicated = forms.ChoiceField(label=_("Tasks a reviewer decided"), choices=ADJUDICATED)
     rating_weights = forms.CharField(
         label=_("Weights of scores"), required=False, help_text=_("such as helpfulness:1, verbosity:-0.4")
     )
@@ -93,7 +98,9 @@ class ExportForm(forms.Form):
         "since", "until", "annotators", "policies", "languages", "minimum_strength", "minimum_agreement",
         "without_flags", "simulated", "truncated",
     )  # fmt: skip
-    RULES = ("combine", "pairs", "margin", "ties", "all_bad", "rating_weights", "rating_gap", "policy_decay")
+    RULES = (
+        "combine", "pairs", "margin", "ties", "all_bad", "adjudicated", "rating_weights", "rating_gap", "policy_decay",
+    )  # fmt: skip
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -150,8 +157,9 @@ IMPORT_CHOICES = (
     ("prompts", _("Prompts alone, to be sampled")),
     ("preference", _("Preference pairs: prompt, chosen, rejected (TRL)")),
     ("hh-rlhf", _("Preference pairs as whole dialogues (hh-rlhf)")),
-    ("helpsteer2", _("Attribute scores (HelpSteer2)")),
+    ("helpsteer2", _("Attribute scores or preferences (HelpSteer2)")),
     ("oasst", _("Message trees (OASST)")),
+    ("label-studio", _("Label Studio's JSON export")),
 )
 
 

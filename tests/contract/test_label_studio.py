@@ -16,7 +16,10 @@ pytestmark = pytest.mark.django_db
 
 RATINGS = {
     "name": "scores", "ranking": "off", "min_responses": 2, "max_responses": 2,
-    "attributes": [{"key": "helpfulness", "minimum": 0, "maximum": 5}, {"key": "tone", "minimum": 0, "maximum": 5, "required": False}],
+    "attributes": [
+        {"key": "helpfulness", "minimum": 0, "maximum": 5},
+        {"key": "tone", "minimum": 0, "maximum": 5, "required": False},
+    ],
 }  # fmt: skip
 
 

@@ -14,12 +14,13 @@ from django.utils import timezone
 
 from feedback_app.annotation.models import Judgment, Prompt, Response, Task
 from feedback_app.annotation.quality import measure_quality
+from feedback_app.annotation.services.reviewing import review_judgment
 from feedback_app.annotation.splits import hash_root, split_of
 from feedback_app.datasets.exporting.options import OptionsError, parse_options
 from feedback_app.datasets.exporting.rows import iter_preferences, prepare_export
 from feedback_app.projects.models import Project
 from feedback_app.projects.services import publish_protocol
-from tests.factories import make_judgment, make_policy, make_project, make_task, make_user
+from tests.factories import canonical_ids, make_judgment, make_policy, make_project, make_task, make_user
 from tests.web.judged import judged_row, judged_rows, run_rows
 
 pytestmark = pytest.mark.django_db
@@ -180,7 +181,8 @@ def test_what_does_not_count_is_left_out() -> None:
     run_rows(project, [judged_row(0)])
     annotator = make_user(project)
     for kind in (Task.Kind.GOLD, Task.Kind.QUALIFICATION):
-        make_judgment(make_task(project, kind=kind), annotator)
+        judgment = make_judgment(make_task(project), annotator)
+        Task.objects.filter(pk=judgment.task_id).update(kind=kind, overlap=None)
     assert Judgment.objects.count() == 5
     assert len(pairs(project)) == 3
     void, surplus = Judgment.objects.filter(origin="imported")[:2]
@@ -362,3 +364,25 @@ def test_prompts_keep_their_split_whatever_project_they_come_to() -> None:
     run_rows(second, [{"prompt": row["prompt"]} for row in judged_rows(10)], format="prompts")
     splits = [dict(Prompt.objects.filter(project=p).values_list("content_sha256", "split")) for p in (first, second)]
     assert splits[0] == splits[1]
+
+
+def test_a_reviewers_verdict_stands_above_the_judgments_unless_ignored() -> None:
+    project = make_project(overlap=1)
+    run_rows(project, [judged_row(0), judged_row(1)])
+    judgment = Judgment.objects.filter(task__prompt__messages__0__content="Question 0?").first()
+    assert judgment is not None
+    first, second = canonical_ids(judgment.task)
+    review_judgment(
+        judgment_id=judgment.pk, reviewer=make_user(project), outcome="overruled",
+        verdict={"ranking": [[second], [first]], "strength": 3},
+    )  # fmt: skip
+    # Row 0 has three verdicts for Yes, overruled by one for No; row 1 has three for No.
+    replaced = pairs(project)
+    assert sorted(map(texts, replaced)) == [("No 0.", "Yes 0."), *[("No 1.", "Yes 1.")] * 3]
+    assert next(row["margin"] for row in replaced if texts(row)[0] == "No 0.") == 1
+    assert sorted(map(texts, pairs(project, adjudicated="ignore")))[-3:] == [("Yes 0.", "No 0.")] * 3
+    assert [texts(row) for row in pairs(project, adjudicated="only")] == [("No 0.", "Yes 0.")]
+    # Agreement is the annotators' own, and the judgments format tells what each of them said.
+    assert len(pairs(project, minimum_agreement=1)) == 4
+    whole = prepare_export(project=project, format="judgments", options=parse_options({}))
+    assert sum(len(json.loads(line)["judgments"]) for _, line in whole.lines()) == 6

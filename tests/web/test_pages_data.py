@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 EXPORT = {
     "format": "preference", "file": "jsonl", "split": "", "minimum_strength": "0", "minimum_agreement": "0",
     "simulated": "exclude", "combine": "per_judgment", "pairs": "all", "margin": "small", "ties": "drop",
-    "all_bad": "keep", "rating_gap": "0", "policy_decay": "1",
+    "all_bad": "keep", "adjudicated": "replace", "rating_gap": "0", "policy_decay": "1",
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_the_download_button_leads_to_the_streamed_export_with_what_was_chosen(
         f"/api/v1/projects/{project.slug}/export/"
         "?format=preference&file=jsonl&split=all&since=2020-01-31&combine=majority"
     )
-    rows = b"".join(manager.get(answer["location"])).splitlines()  # type: ignore[arg-type]  # a streamed answer
+    rows = b"".join(manager.get(answer["location"])).splitlines()
     # Majorities of VERDICTS: 0 0 1 and 0 0 0 are ties and give no pair, the other eight do.
     assert len(rows) == 8
 

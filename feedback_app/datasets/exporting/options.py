@@ -16,6 +16,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "margin": ("small", "large", "none"),
     "ties": ("drop", "both"),
     "all_bad": ("keep", "drop"),
+    "adjudicated": ("replace", "ignore", "only"),
 }
 # The quality page and API ask for simulated judgments by true or false.
 _SIMULATED: dict[Any, str] = {True: "include", "true": "include", "1": "include", False: "exclude", "false": "exclude"}
@@ -50,6 +51,8 @@ class ExportOptions:
         is 0. Without a strength it is 0, which asks for no distance; of ratings it is the gap as a share of the widest.
     ties: left out, or taken both ways at half the weight.
     all_bad: whether a ranking of responses that are all bad still teaches.
+    adjudicated: a reviewer's verdict takes the place of a task's judgments, or is ignored, or tasks without one are
+        left out. Agreement and reliability go by the judgments all the same, and the judgments format tells these.
     rating_weights: how attributes add up to a score; empty is 1 each, style (complexity, verbosity) apart.
     rating_gap: the smallest difference of two scores that makes a pair.
     policy_decay: weight of a pair falls by this factor for each policy version between its older response and the
@@ -72,6 +75,7 @@ class ExportOptions:
     margin: str = "small"
     ties: str = "drop"
     all_bad: str = "keep"
+    adjudicated: str = "replace"
     rating_weights: dict[str, float] = field(default_factory=dict)
     rating_gap: float = 0.0
     policy_decay: float = 1.0

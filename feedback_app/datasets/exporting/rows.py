@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -53,7 +53,10 @@ class Export:
 
     def prompts(self) -> Iterator[list[ExportTask]]:
         """Yield the judged tasks of each prompt."""
-        tasks = stream_tasks(project=self.project, split=self.split, options=self.rules.options)
+        options = self.rules.options
+        if self.format.as_given and options.adjudicated == "replace":
+            options = replace(options, adjudicated="ignore")
+        tasks = stream_tasks(project=self.project, split=self.split, options=options)
         for _, group in groupby(tasks, key=attrgetter("prompt_id")):
             yield list(group)
 
@@ -72,7 +75,8 @@ def prepare_export(*, project: Project, format: str, options: ExportOptions, spl
     reliability = None
     if options.combine == "weighted":
         # From all splits: how far somebody is to be trusted does not depend on where a prompt stands.
-        reliability = measure_reliability(stream_tasks(project=project, split="all", options=options))
+        given = replace(options, adjudicated="ignore")
+        reliability = measure_reliability(stream_tasks(project=project, split="all", options=given))
     rules = PairRules(
         options=options,
         rating_span=rating_span(bounds, options.rating_weights),

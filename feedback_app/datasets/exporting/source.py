@@ -101,14 +101,15 @@ COPY (
               {judgment_filters}
         GROUP BY judgment.task_id
     ), ready AS (
-        SELECT task.id, task.prompt_id, task.external_id, judged.verdicts
+        SELECT task.id, task.prompt_id, task.external_id, judged.verdicts, {adjudicated} AS adjudicated
         FROM annotation_task task
-        JOIN judged ON judged.task_id = task.id
+        JOIN judged ON judged.task_id = task.id {adjudications}
         WHERE task.project_id = %(project)s AND task.kind IN ('normal', 'gate')
         ORDER BY task.prompt_id, task.id
     )
     SELECT ready.id, ready.prompt_id, prompt.split, prompt.language, to_json(ready.external_id)::text,
-           prompt.messages::text, answered.texts, answered.about, ready.verdicts
+           prompt.messages::text, answered.texts, answered.about, ready.verdicts,
+           ready.adjudicated
     FROM ready
     JOIN annotation_prompt prompt ON prompt.id = ready.prompt_id {prompt_filters}
     JOIN LATERAL (
@@ -126,16 +127,30 @@ COPY (
 ) TO STDOUT
 """
 
+# A reviewer's verdict has no assignment: the protocol and guidelines are those of the judgments it stands above.
+ADJUDICATED = """coalesce(json_build_array(
+            task.id, coalesce(reviewer.username, 'adjudicator'), false, adjudication.ranks, adjudication.all_bad,
+            adjudication.strength, adjudication.ratings, adjudication.flags, json_build_object(),
+            adjudication.rationale, null,
+            to_char(adjudication.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'), 1
+        )::text, '')"""
+ADJUDICATIONS = """JOIN annotation_adjudication adjudication ON adjudication.task_id = task.id
+        LEFT JOIN accounts_user reviewer ON reviewer.id = adjudication.adjudicated_by_id"""
+
 
 def stream_tasks(*, project: Project, split: str, options: ExportOptions) -> Iterator[ExportTask]:
     """Yield the judged tasks of a project, a prompt's tasks together; split is one side, or "all".
 
+    An adjudicated task has the reviewer's verdict alone, unless the options ignore it.
     Left out: gold, qualification and repeated tasks, surplus and void judgments, and what the options filter.
     """
     with closing(_stream_lines(project, split, options)) as lines:
         for line in lines:
-            task = _parse_line(line)
+            task, adjudicated = _parse_line(line)
             if _passes(task, options):
+                if adjudicated:
+                    of = task.judgments[0]
+                    task.judgments = [_judgment([*adjudicated, of.protocol, of.guidelines], task.responses)]
                 yield task
 
 
@@ -173,33 +188,41 @@ def _filtered(project: Project, split: str, options: ExportOptions) -> tuple[str
     if options.languages:
         prompts.append("prompt.language = ANY(%(languages)s)")
         values["languages"] = list(options.languages)
+    above = {"replace": f"LEFT {ADJUDICATIONS}", "only": ADJUDICATIONS, "ignore": ""}[options.adjudicated]
     query = QUERY.format(
+        adjudications=above,
+        adjudicated=f"CASE WHEN adjudication.id IS NULL THEN '' ELSE {ADJUDICATED} END" if above else "''",
         judgment_filters="".join(f"AND {condition} " for condition in judgments),
         prompt_filters="".join(f"AND {condition} " for condition in prompts),
     )
     return query, values
 
 
-def _parse_line(line: str) -> ExportTask:
-    pk, prompt_id, split, language, external_id, messages, texts, about, verdicts = line.split("\t")
+def _parse_line(line: str) -> tuple[ExportTask, list[Any]]:
+    """Return a task, and the reviewer's verdict that stands above its judgments, if there is one."""
+    pk, prompt_id, split, language, external_id, messages, texts, about, verdicts, above = line.split("\t")
     responses = [
         ExportResponse(pk, text, model or "", policy or "", number, reason, tokens, seed, NO_FLAGS)
         for text, (pk, model, policy, number, reason, tokens, seed) in zip(
             texts.split(UNIT), _read_json(about, 0)[0], strict=True
         )
     ]
-    places = {response.id: position for position, response in enumerate(responses)}
-    judgments = [ExportJudgment(*item) for item in _read_json(verdicts, 0)[0]]
-    for judgment in judgments:
-        if judgment.ratings:
-            judgment.ratings = {places[key]: value for key, value in judgment.ratings.items()}  # type: ignore[index]
-        if judgment.rewrites:
-            judgment.rewrites = {places[key]: value for key, value in judgment.rewrites.items()}  # type: ignore[index]
-        if judgment.flags:
-            judgment.flags = {places[key]: value for key, value in judgment.flags.items()}  # type: ignore[index]
-            for place, names in judgment.flags.items():
-                responses[place].flags |= frozenset(names)
-    return ExportTask(pk, prompt_id, split, language, external_id, messages, responses, judgments)
+    judgments = [_judgment(item, responses) for item in _read_json(verdicts, 0)[0]]
+    task = ExportTask(pk, prompt_id, split, language, external_id, messages, responses, judgments)
+    return task, _read_json(above, 0)[0] if above else []
+
+
+def _judgment(item: list[Any], responses: list[ExportResponse]) -> ExportJudgment:
+    """Return a verdict by canonical position; what it flags is noted on the responses."""
+    judgment = ExportJudgment(*item)
+    if judgment.ratings or judgment.rewrites or judgment.flags:
+        places = {response.id: position for position, response in enumerate(responses)}
+        judgment.ratings = {places[key]: value for key, value in judgment.ratings.items()}  # type: ignore[index]
+        judgment.rewrites = {places[key]: value for key, value in judgment.rewrites.items()}  # type: ignore[index]
+        judgment.flags = {places[key]: value for key, value in judgment.flags.items()}  # type: ignore[index]
+        for place, names in judgment.flags.items():
+            responses[place].flags |= frozenset(names)
+    return judgment
 
 
 def _passes(task: ExportTask, options: ExportOptions) -> bool:

@@ -18,6 +18,7 @@ class ExportFormat:
 
     schema_of: the file's columns, given the project's attributes.
     default_split: a trainer would train on whatever its file holds, so its file holds the train split alone.
+    as_given: it tells the judgments themselves, whatever a reviewer said of their task.
     as_text: fields inside of rows that typed files carry as JSON text, for their keys differ from row to row.
     """
 
@@ -25,6 +26,7 @@ class ExportFormat:
     schema_of: Callable[[Sequence[str]], pyarrow.Schema]
     default_split: str = "train"
     as_text: tuple[str, ...] = ()
+    as_given: bool = False
 
 
 def _fixed(schema: pyarrow.Schema) -> Callable[[Sequence[str]], pyarrow.Schema]:
@@ -32,7 +34,7 @@ def _fixed(schema: pyarrow.Schema) -> Callable[[Sequence[str]], pyarrow.Schema]:
 
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {
-    "judgments": ExportFormat(judgments.lines, _fixed(judgments.SCHEMA), "all", judgments.AS_TEXT),
+    "judgments": ExportFormat(judgments.lines, _fixed(judgments.SCHEMA), "all", judgments.AS_TEXT, as_given=True),
     "preference": ExportFormat(preference.lines, _fixed(preference.SCHEMA)),
     "implicit": ExportFormat(implicit.lines, _fixed(implicit.SCHEMA)),
     "unpaired": ExportFormat(unpaired.lines, _fixed(unpaired.SCHEMA)),
