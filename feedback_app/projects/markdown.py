@@ -46,7 +46,7 @@ def _highlight(code: str, language: str, attributes: str) -> str:
 
 
 def _mark(token: _TokenType, piece: str) -> str:
-    name = next((name for kind, name in CLASSES if token in kind), "")
+    name = next((name for kind, name in CLASSES if token[: len(kind)] == kind), "")
     return f'<span class="{name}">{escape(piece)}</span>' if name else escape(piece)
 
 

@@ -46,7 +46,7 @@ def _quality_page(request: ProjectRequest, *, status: int = 200, form: VoidForm 
 
 def _annotators(request: ProjectRequest, measured: dict[str, Any]) -> list[dict[str, Any]]:
     paces = figures.pace_of(project=request.project, simulated=measured["simulated"])
-    by_username = {
+    by_username: dict[str, dict[str, Any]] = {
         "checks": reliability.check_scores(project=request.project),
         "reviews": reliability.review_counts(project=request.project),
     }
