@@ -181,10 +181,9 @@ class PPO:
     def learn(self, experience: Experience, update: int) -> dict[str, float]:
         """Take ppo_epochs passes over a rollout in minibatches; return the means of what was watched."""
         history: list[dict[str, float]] = []
-        scale = schedule_scale(self.config, update, self.config.updates)
         for epoch in range(self.config.ppo_epochs):
             for rows in self._minibatches(len(experience.batch.tokens_BS), update, epoch):
-                history.append(self.step(experience.select(rows), scale, update))
+                history.append(self.step(experience.select(rows), update, len(history)))
             if self.config.kl_stop and history[-1]["policy/approxkl_avg"] > self.config.kl_stop:
                 break
         return {name: sum(entry[name] for entry in history) / len(history) for name in history[0]}
@@ -194,9 +193,10 @@ class PPO:
         for start in range(0, count, self.config.minibatch):
             yield order[start : start + self.config.minibatch]
 
-    def step(self, part: Experience, scale: float, update: int) -> dict[str, float]:
-        """Take one optimiser step of policy and critic (arXiv:1707.06347, eq. 9); return what was watched."""
+    def step(self, part: Experience, update: int, number: int) -> dict[str, float]:
+        """Take an update's step `number` of policy and critic (arXiv:1707.06347, eq. 9); return what was watched."""
         config = self.config
+        scale = schedule_scale(config, update, config.updates)
         warming = update < config.critic_warmup
         with torch.set_grad_enabled(not warming):
             states_BTH = response_states(self.policy, part.batch)
@@ -222,14 +222,18 @@ class PPO:
                 loss = loss - config.entropy_coef * masked_mean(entropy_BT, part.mask_BT)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.ptx and not warming:
-            self._add_ptx(update)
+            self._add_ptx(update, number)
         norms = (self.critic_optimiser.step(scale), 0.0 if warming else self.policy_optimiser.step(scale))
         return self._watched(logprobs_BT.detach(), part, policy_loss, value_loss, norms)
 
-    def _add_ptx(self, update: int) -> None:
-        """Add the gradient of the pretraining loss: what keeps the policy able to do what it could before."""
-        order = torch.randperm(len(self.ptx), generator=self.generator(update, 3))[: self.config.ptx_batch]
-        rows = [self.ptx[int(row)] for row in order]
+    def _add_ptx(self, update: int, number: int) -> None:
+        """Add the gradient of the pretraining loss: what keeps the policy able to do what it could before.
+
+        An update's shuffle is gone through step by step, from its beginning again where the rows are few.
+        """
+        order = torch.randperm(len(self.ptx), generator=self.generator(update, 3)).tolist()
+        size = min(self.config.ptx_batch, len(order))
+        rows = [self.ptx[order[(number * size + place) % len(order)]] for place in range(size)]
         batch = make_batch([p for p, _ in rows], [c for _, c in rows], self.tokenizer.pad_token_id)
         loss = self.config.ptx_coef * completion_loss(self.policy, batch)
         loss.backward()  # type: ignore[no-untyped-call]
