@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from difflib import SequenceMatcher
 
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.models import Assignment, Prompt, Response, SampleJob, Task
-from feedback_app.annotation.services.tasks import NewResponse, NewTask, create_tasks
+from feedback_app.annotation.services.tasks import NewResponse, NewTask, create_tasks, response_bounds
 from feedback_app.projects.models import Project
 from feedback_app.serving.backends import Backend, BackendError, Generated, SamplingParameters, backend_of
 from feedback_app.serving.models import PolicyVersion
@@ -31,6 +32,8 @@ ALIKE = 0.9
 TRIES = 3
 ACTIVE_WITHIN = timedelta(minutes=15)
 PROMPTS_AT_ONCE = 8
+# An endpoint that is away may come back: for so long after it was asked for, a sampling is tried again at every tick.
+PATIENCE = timedelta(hours=1)
 
 
 class SamplingRefused(ValueError):
@@ -57,8 +60,9 @@ def request_sample(
     if not 1 <= prompts <= 10_000:
         raise SamplingRefused("prompts: from 1 to 10000")
     count = responses_per_prompt or project.responses_per_prompt
-    if not 2 <= count <= 9:
-        raise SamplingRefused("responses_per_prompt: from 2 to 9")
+    fewest, most = response_bounds(project)
+    if not fewest <= count <= most:
+        raise SamplingRefused(f"responses_per_prompt: the project's protocol takes {fewest} to {most}, not {count}")
     ensure_base_policy(project=project)
     return SampleJob.objects.create(
         project=project,
@@ -113,40 +117,68 @@ def waiting_sample_jobs() -> list[SampleJob]:
 
 def run_sample_job(*, job: SampleJob) -> None:
     """Make a claimed job's tasks, a few prompts at a time; what is made stays when the worker dies in between."""
-    deployment = deployment_of(project=job.project)
-    if deployment is None:
-        _finish(job, SampleJob.State.FAILED, "no policy is live for this project")
-        return
-    backend = backend_of(deployment.endpoint)
-    sampler = _Sampler(job.project, deployment.live, backend, job.responses_per_prompt)
     try:
-        ensure_staged(deployment=deployment)
         while (left := job.prompts_wanted - job.tasks_made - job.prompts_given_up) > 0:
+            sampler = _sampler(job)
             prompts = _take_prompts(job.project, min(left, PROMPTS_AT_ONCE))
-            # Side by side: the server answers sixteen requests nearly as fast as two. No thread touches the database.
-            with ThreadPoolExecutor(max_workers=len(prompts)) as pool:
-                made = [new for new in pool.map(sampler.task_for, prompts) if new is not None]
+            if not prompts:
+                _finish(job, SampleJob.State.FAILED, "the project has no active prompts any more")
+                return
+            try:
+                # Side by side: the server answers sixteen requests nearly as fast as two. No thread touches the
+                # database.
+                with ThreadPoolExecutor(max_workers=len(prompts)) as pool:
+                    made = [new for new in pool.map(sampler.task_for, prompts) if new is not None]
+            except BackendError:
+                _give_back(prompts)
+                raise
             if not _record(job, made, given_up=len(prompts) - len(made)):
                 logger.warning("sample job=%s fence=%s: taken over by another worker", job.pk, job.fence)
                 return
     except BackendError as error:
-        _finish(job, SampleJob.State.FAILED, str(error))
+        _leave(job, str(error))
+        return
+    except ValidationError as error:  # the protocol has changed since, and takes other numbers of responses
+        _finish(job, SampleJob.State.FAILED, "; ".join(error.messages))
         return
     _finish(job, SampleJob.State.DONE, "")
 
 
+def _sampler(job: SampleJob) -> "_Sampler":
+    """Return a sampler of what is live now: a long job follows a push that comes in the middle of it."""
+    deployment = deployment_of(project=job.project)
+    assert deployment is not None  # request_sample has made it, and a project never loses its own
+    ensure_staged(deployment=deployment)
+    return _Sampler(job.project, deployment.live, backend_of(deployment.endpoint), job.responses_per_prompt)
+
+
+@transaction.atomic
 def _take_prompts(project: Project, count: int) -> list[Prompt]:
-    """Return the prompts least often sampled, counted at once so that two workers take different ones."""
-    with transaction.atomic():
-        prompts = list(
-            Prompt.objects.select_for_update(skip_locked=True)
-            .filter(project=project, active=True)
-            .order_by("times_sampled", "id")[:count]
-        )
-        Prompt.objects.filter(pk__in=[prompt.pk for prompt in prompts]).update(times_sampled=F("times_sampled") + 1)
-    if not prompts:
-        raise BackendError("every prompt of the project is being sampled by another worker")
+    """Return the prompts least often sampled, counted at once so that two workers take different ones.
+
+    One worker of a project at a time: the lock is held for milliseconds, and prompts skipped because another worker
+    just then holds them would be missing from a project that has few.
+    """
+    Project.objects.select_for_update(no_key=True).only("id").get(pk=project.pk)
+    prompts = list(Prompt.objects.filter(project=project, active=True).order_by("times_sampled", "id")[:count])
+    Prompt.objects.filter(pk__in=[prompt.pk for prompt in prompts]).update(times_sampled=F("times_sampled") + 1)
     return prompts
+
+
+def _give_back(prompts: Sequence[Prompt]) -> None:
+    """Take back the count of prompts that the endpoint did not answer: their turn is still to come."""
+    Prompt.objects.filter(pk__in=[prompt.pk for prompt in prompts]).update(times_sampled=F("times_sampled") - 1)
+
+
+def _leave(job: SampleJob, error: str) -> None:
+    """Let a job wait for its endpoint, saying why; one that has waited for too long has failed."""
+    if timezone.now() - job.created_at > PATIENCE:
+        _finish(job, SampleJob.State.FAILED, error)
+        return
+    SampleJob.objects.filter(pk=job.pk, fence=job.fence).update(
+        state=SampleJob.State.QUEUED, error=error, lease_until=None
+    )
+    logger.warning("sample job=%s waits: %s", job.pk, error)
 
 
 @transaction.atomic
@@ -185,9 +217,11 @@ class _Sampler:
         """Return a task of different responses, None where the policy keeps saying the same."""
         sampling = SamplingParameters(self.project.temperature, self.project.top_p, self.project.max_new_tokens)
         kept: list[Generated] = []
+        used: set[int] = set()
         for _ in range(TRIES):
             # Seeds are random and recorded: the same request with the same seed gives the same response again.
-            seeds = [secrets.randbelow(2**31) for _ in range(self.count - len(kept))]
+            seeds = _draw_seeds(self.count - len(kept), used)
+            used.update(seeds)
             for generated in self.backend.generate(self.policy, prompt.messages, sampling, seeds):
                 if not any(too_alike(generated.text, other.text) for other in kept):
                     kept.append(generated)
@@ -206,6 +240,14 @@ class _Sampler:
             token_count=generated.token_count,
             finish_reason=generated.finish_reason,
         )
+
+
+def _draw_seeds(count: int, used: set[int]) -> list[int]:
+    """Return so many random seeds, none like another or a used one."""
+    seeds: set[int] = set()
+    while len(seeds) < count:
+        seeds |= {secrets.randbelow(2**31)} - used
+    return sorted(seeds)
 
 
 def too_alike(first: str, second: str) -> bool:

@@ -1,20 +1,27 @@
 """Who works on a round: one claim, one fence, and nothing written once the fence is old."""
 
+import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import F, Q
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from feedback_app.rounds.models import Round
 
-# Renewed every few seconds: a worker that stops renewing is taken to be gone after this.
-LEASE = timedelta(seconds=20)
+logger = logging.getLogger(__name__)
+# Renewed every few seconds: a worker that stops renewing is taken to be gone after this. With the beat's tick of 15
+# seconds behind it, another goes on within 30. All by the database's clock: workers' own may differ.
+LEASE = timedelta(seconds=15)
+RENEW_EVERY_S = 3.0
+# The database does not answer: it restarts, or the way to it is cut. Nothing is wrong with the round.
+DATABASE_AWAY = (OperationalError, InterfaceError)
 
 
 class LeaseLost(Exception):
@@ -28,30 +35,27 @@ def owner_name() -> str:
 
 def claimable() -> Q:
     """Return which rounds wait for a worker: queued ones, and running ones whose worker is gone."""
-    return Q(state=Round.State.QUEUED) | Q(state=Round.State.RUNNING, lease_until__lt=timezone.now())
+    return Q(state=Round.State.QUEUED) | Q(state=Round.State.RUNNING, lease_until__lt=Now())
 
 
 def claim_round(*, round_id: UUID) -> Round | None:
     """Take a waiting round with a new fence, in one conditional UPDATE; None where there is nothing to take."""
-    now = timezone.now()
     taken = Round.objects.filter(claimable(), pk=round_id).update(
         state=Round.State.RUNNING,
         fence=F("fence") + 1,
         lease_owner=owner_name(),
-        lease_until=now + LEASE,
+        lease_until=Now() + LEASE,
         error="",
     )
     if not taken:
         return None
-    Round.objects.filter(pk=round_id, started_at=None).update(started_at=now)
+    Round.objects.filter(pk=round_id, started_at=None).update(started_at=Now())
     return Round.objects.select_related("project", "parent").get(pk=round_id)
 
 
 def renew_lease(*, round_id: UUID, fence: int) -> tuple[bool, bool]:
     """Keep a round; return (cancel requested, pause requested). Raises LeaseLost."""
-    kept = Round.objects.filter(pk=round_id, fence=fence, state=Round.State.RUNNING).update(
-        lease_until=timezone.now() + LEASE
-    )
+    kept = Round.objects.filter(pk=round_id, fence=fence, state=Round.State.RUNNING).update(lease_until=Now() + LEASE)
     if not kept:
         raise LeaseLost
     return Round.objects.values_list("cancel_requested", "pause_requested").get(pk=round_id)
@@ -65,3 +69,33 @@ def fenced(*, round_id: UUID, fence: int) -> Iterator[Round]:
         if held.fence != fence or held.state != Round.State.RUNNING:
             raise LeaseLost
         yield held
+
+
+@contextmanager
+def kept(*, round_id: UUID, fence: int) -> Iterator[None]:
+    """Keep the lease from a thread, for the time of work in this process that cannot stop to say that it lives.
+
+    A lease that is lost meanwhile shows at the next write: `fenced` refuses it.
+    """
+    done = threading.Event()
+    thread = threading.Thread(target=_keep, args=(round_id, fence, done), name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _keep(round_id: UUID, fence: int, done: threading.Event) -> None:
+    try:
+        while not done.wait(RENEW_EVERY_S):
+            try:
+                renew_lease(round_id=round_id, fence=fence)
+            except LeaseLost:
+                return
+            except DATABASE_AWAY as error:
+                logger.warning("round=%s fence=%s: the lease is not renewed: %s", round_id, fence, error)
+                connection.close()
+    finally:
+        connection.close()

@@ -113,6 +113,7 @@ class RoundStep(models.Model):
     position = models.PositiveSmallIntegerField()
     state = models.CharField(max_length=16, choices=State.choices, default=State.PENDING)
     attempt = models.PositiveIntegerField(default=0)
+    first_fence = models.PositiveIntegerField(default=1, help_text=_("what older fences left is not taken up again"))
     directory = models.CharField(max_length=500, blank=True, help_text=_("below DATA_DIR; holds the manifest"))
     progress = models.JSONField(default=list, help_text=_("lines of progress.jsonl, as copied"))
     metrics = models.JSONField(default=dict)

@@ -48,14 +48,17 @@ class Gate:
 class Recipe:
     """Everything a round needs to know beside its judgments.
 
-    judgments: export options, by which verdicts become pairs. max_pairs: 0 is all of them, else that many, chosen by
-    hash. judge_share: the part of the train prompts kept for the reward model that judges the outcome.
+    judgments: export options, by which verdicts become pairs.
+    max_pairs: 0 is all of them, else that many, chosen by hash.
+    minimum_judgments: a round waits until there are so many; 0 never waits.
+    judge_share: the part of the train prompts kept for the reward model that judges the outcome.
     """
 
     start_from: str = "parent"
     reference: str = "base"
     judgments: dict[str, Any] = field(default_factory=dict)
     max_pairs: int = 0
+    minimum_judgments: int = 0
     judge_share: float = 0.3
     use_sft: bool = False
     sft: dict[str, Any] = field(default_factory=dict)
@@ -72,8 +75,11 @@ class Recipe:
                 raise RecipeError(f"{key}: parent or base, not {getattr(self, key)!r}")
         if not 0 < self.judge_share < 1:
             raise RecipeError("judge_share: between 0 and 1")
-        if self.max_pairs < 0 or self.max_hours <= 0:
-            raise RecipeError("max_pairs: 0 or more; max_hours: above 0")
+        for key in ("max_pairs", "minimum_judgments"):
+            if getattr(self, key) < 0:
+                raise RecipeError(f"{key}: 0 or more")
+        if self.max_hours <= 0:
+            raise RecipeError("max_hours: above 0")
 
     def as_json(self) -> dict[str, Any]:
         """Return the form that parse_recipe reads and a round freezes."""

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
-from feedback_app.rounds.leases import LeaseLost, claim_round, fenced, renew_lease
+from feedback_app.rounds.leases import DATABASE_AWAY, LeaseLost, claim_round, fenced, kept, renew_lease
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.steps import STEPS
 from feedback_app.rounds.supervisor import Cancelled, StepFailed, StepRun
@@ -18,6 +18,8 @@ from training.records import DataError
 logger = logging.getLogger(__name__)
 # These leave no directory to verify: their result is in the database.
 WITHOUT_DIRECTORY = {RoundStep.Name.GATE, RoundStep.Name.PUSH}
+# These watch over a trainer and keep the lease as they do; the others are kept while they work.
+TRAINED = {RoundStep.Name.SFT, RoundStep.Name.REWARD, RoundStep.Name.PPO, RoundStep.Name.EVALUATE}
 
 
 def work_on_round(*, round_id: UUID) -> Round | None:
@@ -35,6 +37,10 @@ def work_on_round(*, round_id: UUID) -> Round | None:
     except (StepFailed, DataError) as error:
         logger.exception("round=%s fence=%s failed", held.pk, held.fence)
         _end(held, Round.State.FAILED, str(error))
+    except DATABASE_AWAY:
+        # Nothing is known to be wrong with the round: it keeps its state, and once the lease has run out goes on.
+        logger.exception("round=%s fence=%s: left to the next worker, for the database is away", held.pk, held.fence)
+        return None
     except Exception as error:
         # A fault of ours: the round must not look as if it still ran, and the log has to have the whole of it.
         _end(held, Round.State.FAILED, f"{type(error).__name__}: {error}")
@@ -48,8 +54,9 @@ def _run_steps(held: Round) -> None:
         cancel, pause = renew_lease(round_id=held.pk, fence=held.fence)
         if cancel:
             raise Cancelled
-        if _stands(step):
-            continue
+        with kept(round_id=held.pk, fence=held.fence):  # a large model's files take a while to be hashed
+            if _stands(step):
+                continue
         if pause:
             _leave(held, Round.State.PAUSED)
             return
@@ -60,8 +67,11 @@ def _run_steps(held: Round) -> None:
 
 
 def _stands(step: RoundStep) -> bool:
-    """Say whether a finished step can be relied on: what it wrote must still be what it wrote."""
-    if step.state != RoundStep.State.DONE:
+    """Say whether a finished step can be relied on: what it wrote must still be what it wrote.
+
+    The gate never does: should a worker die between the gate and its verdict, the round must not pass unjudged.
+    """
+    if step.state != RoundStep.State.DONE or step.name == RoundStep.Name.GATE:
         return False
     if step.name in WITHOUT_DIRECTORY or not step.directory:
         return True
@@ -77,8 +87,13 @@ def _run_step(run: StepRun) -> dict[str, Any]:
             state=RoundStep.State.RUNNING, attempt=step.attempt + 1, started_at=timezone.now(), finished_at=None
         )
     logger.info("round=%s fence=%s step=%s begins", held.pk, held.fence, step.name)
-    metrics = STEPS[step.name](run)
-    directory = _directory_of(held, step.name)
+    if step.name in TRAINED:
+        metrics = STEPS[step.name](run)
+    else:
+        with kept(round_id=held.pk, fence=held.fence):
+            metrics = STEPS[step.name](run)
+    with kept(round_id=held.pk, fence=held.fence):
+        directory = _directory_of(held, step)
     with fenced(round_id=held.pk, fence=held.fence):
         RoundStep.objects.filter(pk=step.pk).update(
             state=RoundStep.State.DONE, metrics=metrics, finished_at=timezone.now(), directory=directory
@@ -87,12 +102,13 @@ def _run_step(run: StepRun) -> dict[str, Any]:
     return metrics
 
 
-def _directory_of(held: Round, name: str) -> str:
+def _directory_of(held: Round, step: RoundStep) -> str:
     """Return where the step's result stands, below DATA_DIR: this fence's directory, or the older one's it found."""
+    name = step.name
     if name in WITHOUT_DIRECTORY:
         return ""
     inner = f"{name}/model" if name == RoundStep.Name.REWARD else name
-    found = find_complete(held, inner)
+    found = find_complete(held, inner, since=step.first_fence)
     directory = step_dir(held, name) if found is None else (found.parent if inner != name else found)
     return str(directory.relative_to(settings.DATA_DIR)) if directory.exists() else ""
 

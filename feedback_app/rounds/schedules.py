@@ -7,9 +7,9 @@ from celery.schedules import ParseException, crontab
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from feedback_app.annotation.models import Judgment
 from feedback_app.rounds.models import Round, Schedule, ScheduleSlot
-from feedback_app.rounds.services import RoundRefused, start_round
+from feedback_app.rounds.selectors import usable_judgments
+from feedback_app.rounds.services import RoundRefused, recipe_of, start_round
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,10 @@ def parse_cron(text: str) -> crontab:
 
 
 def new_judgments(schedule: Schedule) -> int:
-    """Return how many judgments have come since the project's last round began."""
-    judgments = Judgment.objects.filter(project=schedule.project, surplus=False, voided_at=None)
+    """Return how many judgments that a round learns from have come since the project's last round began."""
+    recipe = recipe_of(project=schedule.project)
+    simulated = recipe.config["judgments"].get("simulated", "exclude")
+    judgments = usable_judgments(project=schedule.project, simulated=simulated)
     last = Round.objects.filter(project=schedule.project).order_by("-number").first()
     return judgments.filter(created_at__gt=last.created_at).count() if last else judgments.count()
 

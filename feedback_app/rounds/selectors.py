@@ -7,6 +7,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import QuerySet
 
+from feedback_app.annotation.models import Judgment
 from feedback_app.projects.models import Project
 from feedback_app.rounds.leases import claimable
 from feedback_app.rounds.models import Round, RoundStep
@@ -17,6 +18,15 @@ from feedback_app.rounds.workspace import step_dir
 def waiting_rounds() -> list[UUID]:
     """Return the rounds that wait for a worker."""
     return list(Round.objects.filter(claimable()).order_by("created_at").values_list("pk", flat=True))
+
+
+def usable_judgments(*, project: Project, simulated: str) -> QuerySet[Judgment]:
+    """Return the judgments that a round may learn from; simulated is the export's choice: exclude, include or only."""
+    judgments = Judgment.objects.filter(project=project, surplus=False, voided_at=None)
+    if simulated == "include":
+        return judgments
+    made = judgments.filter(origin=Judgment.Origin.SIMULATED)
+    return made if simulated == "only" else judgments.exclude(origin=Judgment.Origin.SIMULATED)
 
 
 def rounds_of(*, project: Project) -> QuerySet[Round]:

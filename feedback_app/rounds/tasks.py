@@ -12,6 +12,7 @@ from feedback_app.datasets.tasks import ring_waiting_imports
 from feedback_app.rounds.runner import work_on_round
 from feedback_app.rounds.schedules import start_due_rounds
 from feedback_app.rounds.selectors import waiting_rounds
+from feedback_app.rounds.services import queue_fed_rounds
 from feedback_app.serving.services import restage_missing
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def kick(round_id: str) -> None:
 def tick_rounds() -> None:
     """Start what a schedule asks for, and ring again for every round that waits for a worker."""
     start_due_rounds()
+    queue_fed_rounds()
     for round_id in waiting_rounds():
         kick.delay(str(round_id))
 

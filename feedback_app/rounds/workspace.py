@@ -33,16 +33,16 @@ def is_complete(directory: Path) -> bool:
     return True
 
 
-def find_complete(held: Round, name: str) -> Path | None:
-    """Return the newest directory of any fence in which the step is whole."""
-    for fence in range(held.fence, 0, -1):
+def find_complete(held: Round, name: str, *, since: int = 1) -> Path | None:
+    """Return the newest directory of any fence from `since` on in which the step is whole."""
+    for fence in range(held.fence, since - 1, -1):
         directory = round_dir(held) / f"f{fence}" / name
         if directory.is_dir() and is_complete(directory):
             return directory
     return None
 
 
-def take_over(held: Round, name: str) -> tuple[Path, bool]:
+def take_over(held: Round, name: str, *, since: int = 1) -> tuple[Path, bool]:
     """Return (this fence's directory, whether it can be resumed), with an older fence's checkpoints linked into it.
 
     Linked, not moved: should the older worker live on unnoticed, it goes on with files of its own.
@@ -50,7 +50,7 @@ def take_over(held: Round, name: str) -> tuple[Path, bool]:
     target = step_dir(held, name)
     if (target / "config.toml").exists():
         return target, True
-    for fence in range(held.fence - 1, 0, -1):
+    for fence in range(held.fence - 1, since - 1, -1):
         source = round_dir(held) / f"f{fence}" / name
         checkpoints = sorted((source / "checkpoints").glob("*.pt"))
         if checkpoints:

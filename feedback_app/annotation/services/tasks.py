@@ -124,11 +124,16 @@ def create_tasks(*, project: Project, tasks: Iterable[NewTask]) -> list[Task]:
     return made
 
 
+def response_bounds(project: Project) -> tuple[int, int]:
+    """Return how few and how many responses a task of the project may have, by its protocol."""
+    if project.protocol is None:
+        return 2, 9
+    protocol = parse_protocol(project.protocol.spec)
+    return protocol.min_responses, protocol.max_responses
+
+
 def _check_counts(project: Project, new_tasks: Sequence[NewTask]) -> None:
-    fewest, most = 2, 9
-    if project.protocol is not None:
-        protocol = parse_protocol(project.protocol.spec)
-        fewest, most = protocol.min_responses, protocol.max_responses
+    fewest, most = response_bounds(project)
     for new in new_tasks:
         if not fewest <= len(new.responses) <= most:
             reason = _("the project's protocol takes %(fewest)d to %(most)d responses, not %(given)d")

@@ -6,6 +6,7 @@ from feedback_app.rounds.services.steering import (
     approve_round,
     cancel_round,
     pause_round,
+    queue_fed_rounds,
     reject_round,
     resume_round,
     retry_round,
@@ -13,6 +14,6 @@ from feedback_app.rounds.services.steering import (
 )
 
 __all__ = [
-    "RoundRefused", "approve_round", "cancel_round", "pause_round", "publish_recipe", "recipe_of", "reject_round",
-    "resume_round", "retry_round", "start_round",
+    "RoundRefused", "approve_round", "cancel_round", "pause_round", "publish_recipe", "queue_fed_rounds", "recipe_of",
+    "reject_round", "resume_round", "retry_round", "start_round",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """What people do to a round: start, pause, resume, cancel, retry, approve, reject."""
 
 import shutil
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -10,9 +11,9 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
-from feedback_app.annotation.models import Judgment
 from feedback_app.projects.models import Project
 from feedback_app.rounds.models import Round, RoundStep
+from feedback_app.rounds.selectors import usable_judgments
 from feedback_app.rounds.services.recipes import recipe_of
 from feedback_app.serving.selectors import deployment_of
 from feedback_app.serving.services import ensure_base_policy
@@ -29,6 +30,8 @@ class RoundRefused(ValueError):
 def start_round(*, project: Project, created_by: User | None = None, simulated: bool = False) -> Round:
     """Queue a round by the project's recipe; simulated takes simulated judgments in as well.
 
+    A recipe that names a smallest number of judgments lets the round wait for them.
+
     Raises:
         RoundRefused: one is active already, there is nothing to learn from, or the disk is too full.
     """
@@ -36,7 +39,7 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
     config = dict(recipe.config)
     if simulated:
         config["judgments"] = {**config["judgments"], "simulated": "include"}
-    _check_judgments(project, config["judgments"].get("simulated", "exclude"))
+    enough = _enough_judgments(project, config)
     _check_disk()
     ensure_base_policy(project=project)
     deployment = deployment_of(project=project)
@@ -51,6 +54,7 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
                 recipe=recipe,
                 config=config,
                 parent=deployment.live,
+                state=State.QUEUED if enough else State.WAITING_FOR_JUDGMENTS,
                 simulated=config["judgments"].get("simulated", "exclude") != "exclude",
                 created_by=created_by,
             )
@@ -70,13 +74,23 @@ def _make_steps(made: Round) -> None:
     )
 
 
-def _check_judgments(project: Project, simulated: str) -> None:
-    judgments = Judgment.objects.filter(project=project, surplus=False, voided_at=None)
-    if simulated == "exclude":
-        judgments = judgments.exclude(origin=Judgment.Origin.SIMULATED)
-    if not judgments.exists():
+def _enough_judgments(project: Project, config: dict[str, Any]) -> bool:
+    simulated = config["judgments"].get("simulated", "exclude")
+    found, wanted = usable_judgments(project=project, simulated=simulated).count(), config.get("minimum_judgments", 0)
+    if not found and not wanted:
         more = "" if simulated != "exclude" else " (simulated ones are left out unless the round asks for them)"
         raise RoundRefused(f"there are no judgments to learn from{more}")
+    return bool(found >= wanted)
+
+
+def queue_fed_rounds() -> list[Round]:
+    """Queue the rounds that waited for judgments and have enough of them by now."""
+    fed = []
+    for held in Round.objects.filter(state=State.WAITING_FOR_JUDGMENTS).select_related("project"):
+        if _enough_judgments(held.project, held.config):
+            moved = Round.objects.filter(pk=held.pk, state=State.WAITING_FOR_JUDGMENTS).update(state=State.QUEUED)
+            fed += [held] * moved
+    return fed
 
 
 def _check_disk() -> None:
@@ -128,7 +142,7 @@ def retry_round(*, round_id: UUID, retried_by: User | None, from_step: str = "")
     """Queue a round that failed or was cancelled; finished steps stay, those from `from_step` on are done again.
 
     Raises:
-        RoundRefused: another round is active, or there is no such step.
+        RoundRefused: another round is active, there is no such step, or it comes before a version that stands already.
     """
     if from_step and from_step not in RoundStep.Name.values:
         raise RoundRefused(f"step: one of {', '.join(RoundStep.Name.values)}")
@@ -139,6 +153,8 @@ def retry_round(*, round_id: UUID, retried_by: User | None, from_step: str = "")
                 state=State.QUEUED, error="", finished_at=None, cancel_requested=False, pause_requested=False, gate={},
             )  # fmt: skip
             steps = list(held.steps.all())
+            if held.policy is not None and from_step not in ("", "gate", "push"):
+                raise RoundRefused(f"{held.policy.name} was made of this round already: start another round")
             undone = [step for step in steps if step.state != RoundStep.State.DONE or step.name == "gate"]
             first = next((step.position for step in steps if step.name == from_step), None)
             if first is None and undone:
@@ -146,8 +162,8 @@ def retry_round(*, round_id: UUID, retried_by: User | None, from_step: str = "")
             if first is not None:
                 begun_again = {"state": RoundStep.State.PENDING, "finished_at": None}
                 # From a named step on everything is made anew; otherwise a checkpoint is gone on from.
-                anew = {"directory": "", "progress": [], "metrics": {}} if from_step else {}
-                held.steps.filter(position__gte=first).update(**begun_again, **anew)
+                anew = {"directory": "", "progress": [], "metrics": {}, "first_fence": held.fence + 1}
+                held.steps.filter(position__gte=first).update(**begun_again, **(anew if from_step else {}))
     except IntegrityError as error:
         raise RoundRefused("another round of this project is active") from error
     return held

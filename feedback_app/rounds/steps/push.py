@@ -30,7 +30,7 @@ def push(run: StepRun) -> dict[str, Any]:
     deployment = deployment_of(project=held.project)
     if deployment is None or deployment.live_id != policy.pk:
         try:
-            push_policy(policy=policy, requested_by=held.created_by)
+            push_policy(policy=policy, requested_by=held.created_by, takes_over=True)
         except PushRefused as refused:
             raise StepFailed(str(refused)) from refused
     moved = retire_untouched_tasks(project=held.project, older_than_policy=policy)

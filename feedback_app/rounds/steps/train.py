@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from feedback_app.rounds.leases import kept
 from feedback_app.rounds.models import RoundStep
 from feedback_app.rounds.steps.inputs import made_by, metrics_of, origin_of, recipe_of, reference_of, start_of
 from feedback_app.rounds.supervisor import StepRun, run_trainer
@@ -14,9 +15,10 @@ def train_part(
     run: StepRun, stage: str, name: str, config: dict[str, Any], part: str = ""
 ) -> tuple[Path, dict[str, Any]]:
     """Run one trainer to its end, or go on with what another fence left; return its directory and metrics."""
-    directory = find_complete(run.held, name)
+    with kept(round_id=run.held.pk, fence=run.held.fence):
+        directory = find_complete(run.held, name, since=run.step.first_fence)
     if directory is None:
-        directory, resume = take_over(run.held, name)
+        directory, resume = take_over(run.held, name, since=run.step.first_fence)
         run_trainer(run, stage=stage, config=config, directory=directory, resume=resume, part=part)
     metrics: dict[str, Any] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
     return directory, metrics

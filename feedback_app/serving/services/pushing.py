@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
@@ -58,13 +59,15 @@ class _Run:
         logger.info("push policy=%s step=%s ok=%s %s", self.push.policy.name, name, ok, said)
 
 
-def push_policy(*, policy: PolicyVersion, requested_by: User | None = None) -> Push:
+def push_policy(*, policy: PolicyVersion, requested_by: User | None = None, takes_over: bool = False) -> Push:
     """Make a version live.
+
+    takes_over: the caller alone pushes this version, so a push of it that has not ended belongs to a dead process.
 
     Raises:
         PushRefused: it did not go live, and why; the pointer is where it was.
     """
-    return _push(policy=policy, kind=Push.Kind.PUSH, requested_by=requested_by)
+    return _push(policy=policy, kind=Push.Kind.PUSH, requested_by=requested_by, takes_over=takes_over)
 
 
 def roll_back(*, project: Project, requested_by: User | None = None) -> Push:
@@ -75,9 +78,9 @@ def roll_back(*, project: Project, requested_by: User | None = None) -> Push:
     return _push(policy=deployment.previous, kind=Push.Kind.ROLLBACK, requested_by=requested_by)
 
 
-def _push(*, policy: PolicyVersion, kind: Push.Kind, requested_by: User | None) -> Push:
+def _push(*, policy: PolicyVersion, kind: Push.Kind, requested_by: User | None, takes_over: bool = False) -> Push:
     deployment = _deployment_for(policy)
-    push = _begin(policy, kind, requested_by)
+    push = _begin(policy, kind, requested_by, takes_over)
     run = _Run(push, deployment, backend_of(deployment.endpoint))
     try:
         run.step("verify", lambda: _verify(policy))
@@ -103,10 +106,11 @@ def _deployment_for(policy: PolicyVersion) -> Deployment:
     return deployment
 
 
-def _begin(policy: PolicyVersion, kind: Push.Kind, requested_by: User | None) -> Push:
+def _begin(policy: PolicyVersion, kind: Push.Kind, requested_by: User | None, takes_over: bool) -> Push:
     """Take the project's only place for a push; one whose lease ran out has died and gives it up."""
     now = timezone.now()
-    Push.objects.filter(project=policy.project, state=Push.State.RUNNING, lease_until__lt=now).update(
+    dead = Q(lease_until__lt=now) | (Q(policy=policy) if takes_over else Q(pk=None))
+    Push.objects.filter(dead, project=policy.project, state=Push.State.RUNNING).update(
         state=Push.State.FAILED, error="the process that ran it ended", finished_at=now
     )
     try:

@@ -1,0 +1,77 @@
+"""An inference server of the embedded one's protocol, whose answers a test chooses."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class FakeEndpoint:
+    """Remembers which versions were staged and what was asked; answers with a test's function of (prompt, seed)."""
+
+    def __init__(self) -> None:
+        self.staged: dict[str, str] = {}
+        self.asked: list[dict[str, Any]] = []
+        self.answer: Callable[[str, int], str] = lambda prompt, seed: f"answer {seed}"
+        self.url = ""
+        # Called before each completion is answered: a test may change the world in the middle of a sampling.
+        self.before: Callable[[int], None] = lambda number: None
+
+    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a chat completion, by the version that was named."""
+        self.asked.append(body)
+        self.before(len(self.asked))
+        text = self.answer(body["messages"][-1]["content"], body["seed"])
+        message = {"role": "assistant", "content": text}
+        return {
+            "id": "", "object": "chat.completion", "created": 0, "system_fingerprint": "", "model": body["model"],
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message, "logprobs": None}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": len(text.split()), "total_tokens": 2},
+        }  # fmt: skip
+
+    def info(self) -> dict[str, Any]:
+        return {"policies": [{"name": name, "path": path} for name, path in self.staged.items()]}
+
+
+@contextmanager
+def run_endpoint() -> Iterator[FakeEndpoint]:
+    """Serve a FakeEndpoint on a free port for the time of the block."""
+    fake = FakeEndpoint()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._send(fake.info())
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if self.path == "/admin/policies":
+                fake.staged[body["name"]] = body["path"]
+                self._send({})
+            elif self.path == "/v1/chat/completions":
+                self._send(fake.complete(body))
+            else:
+                self._send({})
+
+        def _send(self, body: dict[str, Any]) -> None:
+            content = json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
