@@ -45,6 +45,7 @@ def project_page(
             request.role = require_role(request.user, request.project, at_least)
             return view(request, *args, **kwargs)
 
+        opened.__dict__["at_least"] = at_least  # what the test that walks every page holds it to
         return opened
 
     return decorate
