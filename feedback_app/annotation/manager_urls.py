@@ -1,8 +1,8 @@
-"""Pages of annotation for reviewers and managers: tasks and quality."""
+"""Pages of annotation for reviewers and managers: tasks, quality and review."""
 
 from django.urls import URLPattern, URLResolver, path
 
-from feedback_app.annotation.views import quality, tasks
+from feedback_app.annotation.views import quality, review, tasks
 
 app_name = "manager"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -15,4 +15,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("p/<slug:slug>/quality/", quality.quality, name="quality"),
     path("p/<slug:slug>/quality/fitted/", quality.fitted, name="quality_fitted"),
     path("p/<slug:slug>/quality/void/", quality.void, name="quality_void"),
+    path("p/<slug:slug>/review/", review.queue, name="review"),
+    path("p/<slug:slug>/review/<uuid:task_id>/", review.review, name="review_task"),
+    path("p/<slug:slug>/review/<uuid:task_id>/decide/", review.decide, name="review_decide"),
+    path("p/<slug:slug>/review/<uuid:task_id>/gold/", review.gold, name="gold"),
 ]

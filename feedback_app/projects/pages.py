@@ -65,6 +65,7 @@ ROOMS = (
     Room("judge/", _("Judge"), Member.Role.ANNOTATOR),
     Room("history/", _("My work"), Member.Role.ANNOTATOR),
     Room("tasks/", _("Tasks"), Member.Role.REVIEWER),
+    Room("review/", _("Review"), Member.Role.REVIEWER),
     Room("quality/", _("Quality"), Member.Role.REVIEWER),
     Room("data/", _("Data"), Member.Role.REVIEWER),
     Room("rounds/", _("Rounds"), Member.Role.REVIEWER),
