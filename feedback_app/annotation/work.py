@@ -96,7 +96,7 @@ SELECT p.id, (
           AND (SELECT true FROM annotation_assignment a
                WHERE a.task_id = t.id AND a.annotator_id = %(annotator)s) IS NOT TRUE
         LIMIT %(most)s
-    ) AS some
+    ) AS found
 )
 FROM unnest(%(projects)s::bigint[]) AS p (id)
 LEFT JOIN projects_member m ON m.project_id = p.id AND m.user_id = %(annotator)s

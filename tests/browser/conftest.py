@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pytest
 from django.conf import settings
 from django.test import Client
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
 from feedback_app.accounts.models import User
@@ -21,6 +21,8 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 ]  # fmt: skip
+# A machine that trains beside the tests is slow; what is awaited mostly comes within milliseconds.
+PATIENCE_MS = 20_000
 PASSWORD = "correct horse battery"
 
 
@@ -43,6 +45,7 @@ def browser(chromium: str) -> Iterator[Browser]:
     # Playwright's own event loop runs in this thread, so Django would take every query of a test for an async one.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield running
@@ -79,7 +82,7 @@ def open_page(browser: Browser, live_server: LiveServer) -> Iterator[OpenPage]:
             reduced_motion="reduce",
             **context,
         )
-        made.set_default_timeout(10_000)
+        made.set_default_timeout(PATIENCE_MS)
         if user is not None:
             made.add_cookies([session_cookie(user, live_server.url)])  # type: ignore[list-item]  # a plain dict will do
         contexts.append(made)

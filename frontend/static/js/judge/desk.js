@@ -276,7 +276,7 @@ export class Desk {
 
   /** @param {string} words */
   complain(words) {
-    byId("problems").replaceChildren(h("li", {}, say(words)));
+    byId("problems").replaceChildren(h("p", {}, say(words)));
   }
 
   /** Say what the protocol still wants and go to the first of it. @param {import("./verdict.js").Missing[]} lacking */
@@ -288,7 +288,7 @@ export class Desk {
       const attribute = task.protocol.attributes.find(({ key }) => key === lack.key);
       return { label: attribute ? labelled(attribute) : "", letter: letterOf(place(lack)) ?? "" };
     };
-    byId("problems").replaceChildren(...lacking.slice(0, 4).map((lack) => h("li", {}, say(lack.words, label(lack)))));
+    byId("problems").replaceChildren(...lacking.slice(0, 4).map((lack) => h("p", {}, say(lack.words, label(lack)))));
     const [first] = lacking;
     this.toggleSheet(first.part !== "rating");
     if (first.part === "rating") {
