@@ -38,6 +38,8 @@ LEAST = {
     "judge/": ANNOTATOR, "history/": ANNOTATOR,
     "tasks/": REVIEWER, "tasks/<uuid:task_id>/": REVIEWER, "tasks/change/": MANAGER, "tasks/sample/": MANAGER,
     "tasks/prompts/": MANAGER, "tasks/<uuid:task_id>/judgments/<uuid:judgment_id>/void/": MANAGER,
+    "review/": REVIEWER, "review/<uuid:task_id>/": REVIEWER, "review/<uuid:task_id>/decide/": REVIEWER,
+    "review/<uuid:task_id>/gold/": MANAGER,
     "quality/": REVIEWER, "quality/fitted/": REVIEWER, "quality/void/": MANAGER,
     "data/": REVIEWER, "data/versions/<int:number>/": REVIEWER, "data/export/": MANAGER,
     "data/import/": MANAGER, "data/import/<uuid:job_id>/": MANAGER, "data/import/<uuid:job_id>/act/": MANAGER,
