@@ -36,8 +36,11 @@ class TGIBackend(Backend):
         return mounted + path.removeprefix(root) if root and mounted and path.startswith(root) else path
 
     def _serving(self, colour: str) -> str | None:
+        url = self._colours()[colour]["url"]
         try:
-            return str(self.ask_json("GET", "/info", base=self._colours()[colour]["url"])["model_id"])
+            info = self.ask_json("GET", "/info", base=url)
+            with self.reading("/info"):
+                return str(info["model_id"])
         except BackendError:
             return None  # restarting, or down: it serves nothing
 
@@ -53,9 +56,13 @@ class TGIBackend(Backend):
             return
         colour = self._idle_colour()
         current = Path(self._colours()[colour]["current_file"])
-        fresh = current.with_suffix(".new")
-        fresh.write_text(wanted)
-        fresh.replace(current)
+        current.parent.mkdir(parents=True, exist_ok=True)
+        fresh = current.with_name(f"{current.name}.new")
+        try:
+            fresh.write_text(wanted)
+            fresh.replace(current)
+        except OSError as error:
+            raise BackendError(f"endpoint {self.endpoint.name}: {current}: {error.strerror}") from error
         deadline = time.monotonic() + float(self.endpoint.settings.get("restart_timeout_s", RESTART_TIMEOUT_S))
         while self._serving(colour) != wanted:
             if time.monotonic() > deadline:
@@ -87,4 +94,5 @@ class TGIBackend(Backend):
             base=self.address_of(policy),
             json={"inputs": prompt["inputs"], "parameters": parameters},
         )
-        return from_details(prompt, answer["details"])
+        with self.reading("/generate"):
+            return from_details(prompt, answer)

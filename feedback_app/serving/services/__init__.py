@@ -1,5 +1,6 @@
 """Writes to serving: policy versions, pushes and the live pointer."""
 
+from feedback_app.serving.services.endpoints import serve_project_from, set_endpoint
 from feedback_app.serving.services.policies import (
     ensure_base_policy,
     ensure_endpoint,
@@ -18,4 +19,6 @@ __all__ = [
     "register_policy",
     "restage_missing",
     "roll_back",
+    "serve_project_from",
+    "set_endpoint",
 ]
