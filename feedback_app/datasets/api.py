@@ -20,6 +20,7 @@ from rest_framework.views import APIView
 
 from feedback_app.accounts.models import User
 from feedback_app.datasets import selectors, services
+from feedback_app.datasets.differences import diff_versions
 from feedback_app.datasets.exporting.options import OptionsError, parse_options, read_flag
 from feedback_app.datasets.exporting.rows import Export, prepare_export
 from feedback_app.datasets.exporting.writing import FILE_TYPES, write_pieces
@@ -29,6 +30,7 @@ from feedback_app.datasets.schemas import (
     EXPORT_PARAMETERS,
     DatasetRequestShape,
     DatasetShape,
+    DifferenceShape,
     ImportShape,
     ReportShape,
     RowsShape,
@@ -255,6 +257,22 @@ class DatasetView(DatasetsView):
         return Response(selectors.dataset_as_json(version=_managed_dataset(request, dataset_id)))
 
 
+class DatasetDiffView(DatasetsView):
+    @extend_schema(
+        operation_id="datasets_diff",
+        parameters=[OpenApiParameter("against", OpenApiTypes.UUID, required=True, description="the earlier version")],
+        responses={200: DifferenceShape},
+    )
+    def get(self, request: Request, dataset_id: UUID) -> Response:
+        """What changed from another version of the project to this one."""
+        version = _managed_dataset(request, dataset_id)
+        try:
+            against = version.project.dataset_versions.get(pk=UUID(request.query_params.get("against", "")))
+        except (ValueError, DatasetVersion.DoesNotExist):
+            raise ValidationError({"against": [_("the id of a dataset version of the project is needed")]}) from None
+        return Response(diff_versions(version=version, against=against))
+
+
 class DatasetDownloadView(DatasetsView):
     @extend_schema(
         operation_id="datasets_download",
@@ -264,6 +282,8 @@ class DatasetDownloadView(DatasetsView):
     def get(self, request: Request, dataset_id: UUID) -> HttpResponseBase:
         """The version's folder as a ZIP archive, or one of its files."""
         version = _managed_dataset(request, dataset_id)
+        if version.withdrawn_at is not None:
+            return Response({"detail": _("Its files were deleted when something in them was erased.")}, status=410)
         if not (name := request.query_params.get("file")):
             title = f"{version.project.slug}-dataset-{version.number}.zip"
             return _download(services.as_zip(version), title, "application/zip")

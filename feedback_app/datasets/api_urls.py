@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from feedback_app.datasets import api
+from feedback_app.datasets import api, erasure_api
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("projects/<slug:slug>/imports/", api.ImportsView.as_view(), name="imports"),
@@ -11,5 +11,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("projects/<slug:slug>/export/", api.ExportView.as_view(), name="export"),
     path("projects/<slug:slug>/datasets/", api.DatasetVersionsView.as_view(), name="datasets"),
     path("datasets/<uuid:dataset_id>/", api.DatasetView.as_view(), name="dataset"),
+    path("datasets/<uuid:dataset_id>/diff/", api.DatasetDiffView.as_view(), name="dataset_diff"),
+    path("projects/<slug:slug>/erasures/", erasure_api.ErasuresView.as_view(), name="erasures"),
     path("datasets/<uuid:dataset_id>/download/", api.DatasetDownloadView.as_view(), name="dataset_download"),
 ]

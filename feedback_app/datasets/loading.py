@@ -4,6 +4,7 @@ Every batch is one transaction under the project's import lock, so a killed impo
 again adds nothing twice.
 """
 
+import hashlib
 import json
 import uuid
 from collections import defaultdict
@@ -17,6 +18,7 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.models import Assignment, Judgment, Prompt, Response, Task, TaskResponse
+from feedback_app.datasets.models import Erasure
 from feedback_app.datasets.rows import Row, RowJudgment
 from feedback_app.projects.models import Member, Project
 
@@ -72,6 +74,7 @@ class Loader:
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_SPACE, self.project.pk & 0x7FFFFFFF])
+            rows = self._without_erased(rows, loaded)
             places = self._known_places([row for row in rows if row.responses])
             taken = [row for row in rows if self._place(row, places, loaded)]
             prompts, fresh = self._store_prompts(taken)
@@ -79,6 +82,23 @@ class Loader:
             self._store_tasks([place for place in places.values() if not place.stored and place.row], prompts)
             self._store_judgments([place for place in places.values() if place.added])
         return loaded
+
+    def _without_erased(self, rows: Sequence[Row], loaded: Loaded) -> Sequence[Row]:
+        """Refuse the rows that would bring back what was erased from the project."""
+        erased = set(Erasure.objects.filter(project=self.project).values_list("kind", "subject_sha256"))
+        if not erased:
+            return rows
+        kept = []
+        for row in rows:
+            names = [judgment.annotator for judgment in row.judgments]
+            gone = [index for index, name in enumerate(names) if ("annotator", subject_of_annotator(name)) in erased]
+            if ("prompt", row.content_sha256) in erased:
+                loaded.refused.append((row.line, "prompt: was erased from this project"))
+            elif gone:
+                loaded.refused.append((row.line, f"judgments[{gone[0]}].annotator: was erased from this project"))
+            else:
+                kept.append(row)
+        return kept
 
     def _known_places(self, rows: Sequence[Row]) -> dict[str, _Place]:
         tasks = Task.objects.filter(
@@ -263,6 +283,11 @@ class Loader:
 def username_of(project: Project, name: str) -> str:
     """Return the account's name of an annotator known from imports; no person can have one with a colon in it."""
     return f"imported:{project.pk}:{name}"
+
+
+def subject_of_annotator(name: str) -> str:
+    """Return what is kept of an erased annotator's name."""
+    return hashlib.sha256(f"annotator:{name}".encode()).hexdigest()
 
 
 RESPONSE_COLUMNS = ("id", "prompt_id", "text", "source", "model_name", "sampling", "finish_reason", "created_at")

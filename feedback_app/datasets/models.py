@@ -3,9 +3,12 @@
 import uuid
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from feedback_app.annotation.models import Task
 from feedback_app.projects.models import Project
 
 
@@ -81,6 +84,7 @@ class DatasetVersion(models.Model):
     manifest = models.JSONField(default=dict)
     tainted_at = models.DateTimeField(null=True, blank=True, help_text=_("when something in it was voided or erased"))
     taint_reason = models.CharField(max_length=300, blank=True)
+    withdrawn_at = models.DateTimeField(null=True, blank=True, help_text=_("when its files were deleted"))
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -91,3 +95,55 @@ class DatasetVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project} dataset {self.number}"
+
+
+class Erasure(models.Model):
+    """That something was erased, so that no import brings it back; of what it was, only a hash is kept."""
+
+    class Kind(models.TextChoices):
+        ANNOTATOR = "annotator", _("an annotator's judgments")
+        PROMPT = "prompt", _("a prompt")
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="erasures")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    subject_sha256 = models.CharField(max_length=64, help_text=_("of the annotator's name, or of the conversation"))
+    judgments = models.PositiveIntegerField()
+    tasks = models.PositiveIntegerField()
+    erased_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "datasets_erasure"
+        ordering = ["-created_at"]
+        indexes = [models.Index(fields=["project", "kind", "subject_sha256"], name="erasure_subject")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} erased from {self.project}"
+
+
+class ExampleIndex(models.Model):
+    """What a task's prompt and responses are found by; made after the task, by the application (see tokens)."""
+
+    task = models.OneToOneField(Task, on_delete=models.CASCADE, primary_key=True, related_name="search_index")
+    tokens = ArrayField(models.CharField(max_length=64))
+
+    class Meta:
+        db_table = "datasets_example_index"
+        indexes = [GinIndex(fields=["tokens"], name="example_tokens")]
+
+    def __str__(self) -> str:
+        return f"{len(self.tokens)} tokens of {self.task_id}"
+
+
+class DuplicateReport(models.Model):
+    """The near-duplicates last found among a project's prompts, and those on two sides of a split."""
+
+    project = models.OneToOneField(Project, on_delete=models.CASCADE, primary_key=True, related_name="duplicates")
+    report = models.JSONField()
+    made_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "datasets_duplicate_report"
+
+    def __str__(self) -> str:
+        return f"near-duplicates in {self.project}"

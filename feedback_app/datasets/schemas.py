@@ -72,7 +72,49 @@ class DatasetShape(serializers.Serializer[dict[str, object]]):
     manifest = serializers.JSONField()
     tainted_at = serializers.DateTimeField(allow_null=True)
     taint_reason = serializers.CharField(allow_blank=True)
+    withdrawn_at = serializers.DateTimeField(allow_null=True)
+    lineage = serializers.JSONField(help_text="rounds that learned from it, policies they made, and their descendants")
     created_at = serializers.DateTimeField()
+
+
+class ErasureRequestShape(serializers.Serializer[dict[str, object]]):
+    """What to erase: an annotator's judgments, or a prompt."""
+
+    annotator = serializers.CharField(required=False, help_text="as exports name them")
+    prompt = serializers.UUIDField(required=False, help_text="an export's prompt_id")
+    withdraw = serializers.BooleanField(required=False, help_text="delete the files of versions that held it, too")
+
+
+class PastErasureShape(serializers.Serializer[dict[str, object]]):
+    """An erasure."""
+
+    id = serializers.IntegerField()
+    kind = serializers.ChoiceField(["annotator", "prompt"])
+    judgments = serializers.IntegerField()
+    tasks = serializers.IntegerField()
+    created_at = serializers.DateTimeField()
+
+
+class ErasureShape(PastErasureShape):
+    """An erasure just made, with the dataset versions and policies that it concerns."""
+
+    marked = serializers.ListField(child=serializers.IntegerField())
+    renewed = serializers.ListField(child=serializers.IntegerField())
+    withdrawn = serializers.ListField(child=serializers.IntegerField())
+    policies = serializers.ListField(child=serializers.CharField())
+
+
+class DifferenceShape(serializers.Serializer[dict[str, object]]):
+    """What changed from one dataset version to another."""
+
+    version = serializers.IntegerField()
+    against = serializers.IntegerField()
+    equal = serializers.BooleanField()
+    options = serializers.JSONField()
+    counts = serializers.JSONField()
+    splits = serializers.JSONField()
+    judgments = serializers.JSONField()
+    rows = serializers.JSONField()
 
 
 EXPORT_PARAMETERS = [

@@ -11,8 +11,10 @@ from django.db.models import Count, Q, QuerySet
 from feedback_app.annotation.models import Judgment
 from feedback_app.datasets.csv_cells import write_cell
 from feedback_app.datasets.exporting.options import SPLITS
-from feedback_app.datasets.models import DatasetVersion, ImportJob, RefusedRow
+from feedback_app.datasets.models import DatasetVersion, Erasure, ImportJob, RefusedRow
+from feedback_app.datasets.services.erasing import ErasureOutcome
 from feedback_app.projects.models import Project
+from feedback_app.serving.models import PolicyVersion
 
 FIRST_REFUSED = 10
 PIECE = 1000
@@ -99,6 +101,52 @@ def parts_of(*, version: DatasetVersion) -> list[dict[str, Any]]:
     return parts
 
 
+def lineage_of(*, version: DatasetVersion) -> dict[str, Any]:
+    """Return the rounds that learned from a version, the policies they made, and those that came of these."""
+    rounds = [
+        {"id": str(found.pk), "number": found.number, "state": found.state,
+         "policy": found.policy.name if found.policy else None}
+        for found in version.rounds.select_related("policy").order_by("number")
+    ]  # fmt: skip
+    made = list(PolicyVersion.objects.filter(made_by__dataset=version).distinct().order_by("number"))
+    descendants: list[PolicyVersion] = []
+    generation = made
+    while generation:
+        children = PolicyVersion.objects.filter(parent__in=generation).order_by("number")
+        generation = [child for child in children if child not in made and child not in descendants]
+        descendants += generation
+    return {
+        "rounds": rounds,
+        "policies": [policy.name for policy in made],
+        "descendants": [policy.name for policy in descendants],
+    }
+
+
+def erasures_of(*, project: Project) -> list[dict[str, Any]]:
+    """Return what was erased from a project, newest first."""
+    return [_erasure(erasure) for erasure in Erasure.objects.filter(project=project)]
+
+
+def _erasure(erasure: Erasure) -> dict[str, Any]:
+    return {
+        "id": erasure.pk,
+        "kind": erasure.kind,
+        "judgments": erasure.judgments,
+        "tasks": erasure.tasks,
+        "created_at": erasure.created_at.isoformat(),
+    }
+
+
+def erasure_as_json(outcome: ErasureOutcome) -> dict[str, Any]:
+    """Return an erasure as the API shows it, dataset versions by number and policies by name."""
+    return _erasure(outcome.erasure) | {
+        "marked": [version.number for version in outcome.marked],
+        "renewed": [version.number for version in outcome.renewed],
+        "withdrawn": [version.number for version in outcome.withdrawn],
+        "policies": [policy.name for policy in outcome.policies],
+    }
+
+
 def dataset_as_json(*, version: DatasetVersion) -> dict[str, Any]:
     """Return a dataset version as the API shows it."""
     return {
@@ -111,5 +159,7 @@ def dataset_as_json(*, version: DatasetVersion) -> dict[str, Any]:
         "manifest": version.manifest,
         "tainted_at": version.tainted_at.isoformat() if version.tainted_at else None,
         "taint_reason": version.taint_reason,
+        "withdrawn_at": version.withdrawn_at.isoformat() if version.withdrawn_at else None,
+        "lineage": lineage_of(version=version),
         "created_at": version.created_at.isoformat(),
     }

@@ -28,6 +28,8 @@ def policy_as_json(policy: PolicyVersion, *, live: bool) -> dict[str, Any]:
         "round": str(policy.round_id) if policy.round_id else None,
         "manifest_sha256": policy.manifest_sha256,
         "evaluation": policy.evaluation,
+        "tainted_at": policy.tainted_at,
+        "taint_reason": policy.taint_reason,
         "created_at": policy.created_at,
         "live": live,
     }

@@ -53,6 +53,10 @@ class PolicyVersion(models.Model):
     round_id = models.UUIDField(null=True, blank=True, unique=True)
     evaluation = models.JSONField(default=dict, blank=True)
     note = models.TextField(blank=True)
+    tainted_at = models.DateTimeField(
+        null=True, blank=True, help_text=_("when something was erased of what it, or what it came of, learned from")
+    )
+    taint_reason = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from django.db import connection
@@ -233,16 +234,20 @@ def _passes(task: ExportTask, options: ExportOptions) -> bool:
 
 def agreement_of(task: ExportTask) -> float:
     """Return the share of annotator pairs that say the same of a pair of responses; 1 where nobody can disagree."""
-    same = compared = 0
-    for left, first in enumerate(task.judgments):
-        for second in task.judgments[left + 1 :]:
-            for i in range(len(task.responses)):
-                for j in range(i + 1, len(task.responses)):
-                    one, other = verdict_on(first, i, j), verdict_on(second, i, j)
-                    if one is not None and other is not None:
-                        compared += 1
-                        same += one == other
+    same, compared = agreed_of(task)
     return same / compared if compared else 1.0
+
+
+def agreed_of(task: ExportTask) -> tuple[int, int]:
+    """Return how often two annotators say the same of two responses, and how often both say something."""
+    same = compared = 0
+    for first, second in combinations(task.judgments, 2):
+        for i, j in combinations(range(len(task.responses)), 2):
+            one, other = verdict_on(first, i, j), verdict_on(second, i, j)
+            if one is not None and other is not None:
+                compared += 1
+                same += one == other
+    return same, compared
 
 
 def verdict_on(judgment: ExportJudgment, i: int, j: int) -> int | None:

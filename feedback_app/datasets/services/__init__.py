@@ -8,6 +8,7 @@ from feedback_app.datasets.services.drafts import (
     queue_draft,
     set_draft_format,
 )
+from feedback_app.datasets.services.erasing import ErasureOutcome, erase_from_project
 from feedback_app.datasets.services.imports import claim_import, rows_as_file, run_import, start_import, waiting_imports
 from feedback_app.datasets.services.marking import mark_if_holding, mark_versions_of_voided
 from feedback_app.datasets.services.versions import (
@@ -20,11 +21,13 @@ from feedback_app.datasets.services.versions import (
 )
 
 __all__ = [
+    "ErasureOutcome",
     "Preview",
     "as_zip",
     "claim_import",
     "create_dataset_version",
     "discard_draft",
+    "erase_from_project",
     "file_names",
     "folder_of",
     "forget_drafts",

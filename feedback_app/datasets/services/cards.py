@@ -1,9 +1,16 @@
 """The card of a dataset version: what Hugging Face shows of a folder, and what tells load_dataset its splits."""
 
 import json
+import re
 from typing import Any
 
 CARD = "README.md"
+# Hugging Face's size categories, and what it takes for a language's tag.
+SIZES = (
+    (1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"),
+)  # fmt: skip
+LARGEST = "n>10M"
+LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
 
 
 def write_card(manifest: dict[str, Any]) -> str:
@@ -13,8 +20,21 @@ def write_card(manifest: dict[str, Any]) -> str:
     counts = "\n".join(
         f"| {split} | {rows} | {manifest['prompts'][split]} |" for split, rows in manifest["rows"].items()
     )
+    total = sum(manifest["rows"].values())
+    size = next((name for most, name in SIZES if total < most), LARGEST)
+    languages = "".join(f"\n  - {name}" for name in manifest.get("languages", {}) if LANGUAGE.fullmatch(name))
+    agreement = manifest.get("agreement", {})
+    agreed = (
+        f"{agreement['share']:.1%} of {agreement['compared']} comparisons of two annotators' verdicts"
+        if agreement.get("share") is not None
+        else "nothing was judged twice"
+    )
     chosen = {name: value for name, value in manifest["options"].items() if value not in ("", [], {}, 0, 0.0, False)}
     return f"""---
+pretty_name: {json.dumps(f"{manifest['project']}, dataset version {manifest['number']}", ensure_ascii=False)}
+{f"language:{languages}" if languages else "language: []"}
+size_categories:
+  - {size}
 configs:
   - config_name: default
     data_files:
@@ -34,7 +54,14 @@ tags:
 
 - Answers by: {", ".join(f"{name} ({count} tasks)" for name, count in manifest["policies"].items())}
 - Judged under protocol {manifest["protocol_versions"]}, guidelines {manifest["guidelines_versions"]}
+- Agreement: {agreed}
 - Simulated judgments among them: {manifest["simulated_judgments"]}
 - Rules: `{json.dumps(chosen, ensure_ascii=False)}`
 - Content: sha256 `{manifest["content_sha256"]}`; made by version {manifest["code_version"]} of the code
+
+```python
+from datasets import load_dataset
+
+splits = load_dataset("path/to/this/folder")
+```
 """

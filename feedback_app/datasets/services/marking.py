@@ -19,7 +19,7 @@ CHUNK = UUID_BYTES * 2**14
 
 def mark_versions_of_voided() -> int:
     """Mark every version that holds a judgment voided after it was made, and return how many were marked now."""
-    unmarked = DatasetVersion.objects.filter(tainted_at=None).select_related("project")
+    unmarked = DatasetVersion.objects.filter(tainted_at=None, withdrawn_at=None).select_related("project")
     voided: dict[int, list[UUID]] = defaultdict(list)
     for project, oldest in unmarked.values_list("project").annotate(Min("created_at")).order_by():
         judgments = Judgment.objects.filter(project=project, voided_at__gte=oldest)

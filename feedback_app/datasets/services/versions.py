@@ -23,7 +23,7 @@ from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.datasets.exporting.options import SPLITS, ExportOptions, OptionsError, parse_options
 from feedback_app.datasets.exporting.rows import Export, prepare_export
-from feedback_app.datasets.exporting.source import ExportTask
+from feedback_app.datasets.exporting.source import ExportTask, agreed_of
 from feedback_app.datasets.exporting.writing import Drain, write_pieces
 from feedback_app.datasets.models import DatasetVersion
 from feedback_app.datasets.services.cards import CARD, write_card
@@ -85,12 +85,19 @@ class _Tally:
         self.policies: Counter[str] = Counter()
         self.protocols: set[int] = set()
         self.guidelines: set[int] = set()
+        self.languages: Counter[str] = Counter()
+        self.agreed = 0
+        self.compared = 0
 
     def add(self, tasks: list[ExportTask]) -> None:
         """Count the tasks of one prompt."""
         self.prompts[tasks[0].split] += 1
+        self.languages[tasks[0].language] += 1
         for task in tasks:
             self.tasks += 1
+            same, compared = agreed_of(task)
+            self.agreed += same
+            self.compared += compared
             self.policies.update({response.answered_by or "unknown" for response in task.responses})
             for judgment in task.judgments:
                 self.judgments += 1
@@ -146,6 +153,12 @@ def _manifest(export: Export, format: str, file_type: str, tally: _Tally, files:
         "policies": dict(sorted(tally.policies.items())),
         "protocol_versions": sorted(tally.protocols),
         "guidelines_versions": sorted(tally.guidelines),
+        "languages": {name: count for name, count in sorted(tally.languages.items()) if name},
+        # Of two annotators' verdicts on two responses, how many say the same.
+        "agreement": {
+            "compared": tally.compared,
+            "share": round(tally.agreed / tally.compared, 6) if tally.compared else None,
+        },
         "newest_policy": export.rules.newest_policy,
         "code_version": package_version("rlhf-loop"),
     }
