@@ -1,0 +1,124 @@
+"""How a round stands, in words a manager acts on: what happened, what was kept, and what may be pressed."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from feedback_app.rounds.models import Round, RoundStep
+from feedback_app.rounds.reports import running_step
+from feedback_app.rounds.selectors import usable_judgments
+
+State = Round.State
+# After this a queued round has no worker: a bell is answered at once, and beat rings again every 15 seconds.
+UNCLAIMED_AFTER = timedelta(seconds=45)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a page says of a round: tone is "", success or danger; acts are the names of what may be pressed."""
+
+    text: str
+    tone: str = ""
+    acts: tuple[str, ...] = ()
+
+
+def standing_of(held: Round, now: datetime | None = None) -> Standing:
+    """Return how a round with its steps stands."""
+    return _SAY[State(held.state)](held, now or timezone.now())
+
+
+def is_active(held: Round) -> bool:
+    """Say whether the page has to look again by itself."""
+    return held.state in Round.ACTIVE
+
+
+def _next(held: Round) -> str:
+    step = running_step(held)
+    return step.get_name_display() if step else _("its end")
+
+
+def _kept(held: Round) -> str:
+    """Say what stands and is not done again."""
+    done = [step.get_name_display() for step in held.steps.all() if step.state == RoundStep.State.DONE]
+    if not done:
+        return _("Nothing was finished yet.")
+    return _("What is finished is kept: %(steps)s.") % {"steps": ", ".join(done)}
+
+
+def _queued(held: Round, now: datetime) -> Standing:
+    waited = now - max(moment for moment in (held.created_at, held.lease_until) if moment is not None)
+    if waited > UNCLAIMED_AFTER and held.fence == 0:
+        text = _("No worker has taken it yet. It starts by itself as soon as one for training runs.")
+        return Standing(text, "danger", ("pause", "cancel"))
+    return Standing(_("Waiting for a worker; nothing needs to be done."), "", ("pause", "cancel"))
+
+
+def _running(held: Round, now: datetime) -> Standing:
+    if held.cancel_requested:
+        return Standing(_("Stopping: within ten seconds. Its checkpoint is kept."))
+    if held.lease_until is not None and held.lease_until < now:
+        text = _("Its worker has not been heard of. Another goes on from the last checkpoint within half a minute.")
+        return Standing(text, "danger", ("cancel",))
+    if held.pause_requested:
+        return Standing(_("It pauses once %(step)s is finished.") % {"step": _next(held)}, "", ("cancel",))
+    return Standing("", "", ("pause", "cancel"))
+
+
+def _paused(held: Round, now: datetime) -> Standing:
+    text = _("Paused; no worker is held. It goes on with %(step)s.") % {"step": _next(held)}
+    return Standing(text, "", ("resume", "cancel"))
+
+
+def _waiting_for_judgments(held: Round, now: datetime) -> Standing:
+    simulated = held.config["judgments"].get("simulated", "exclude")
+    found = usable_judgments(project=held.project, simulated=simulated).count()
+    wanted = held.config.get("minimum_judgments", 0)
+    text = ngettext(
+        "It starts by itself once there is %(wanted)d judgment to learn from; there are %(found)d.",
+        "It starts by itself once there are %(wanted)d judgments to learn from; there are %(found)d.",
+        wanted,
+    ) % {"wanted": wanted, "found": found}
+    return Standing(text, "", ("cancel",))
+
+
+def _waiting_for_approval(held: Round, now: datetime) -> Standing:
+    text = _("It has passed every gate and waits for a manager. Until then the old policy answers.")
+    return Standing(text, "", ("approve", "reject", "cancel"))
+
+
+def _succeeded(held: Round, now: datetime) -> Standing:
+    name = held.policy.name if held.policy else ""
+    return Standing(_("Finished: it made %(policy)s, which went live.") % {"policy": name}, "success")
+
+
+def _rejected(held: Round, now: datetime) -> Standing:
+    text = _("Not gone live: %(why)s. The old policy goes on answering.") % {"why": held.error.rstrip(".")}
+    return Standing(text, "danger", ("retry_gate", "retry_ppo"))
+
+
+def _failed(held: Round, now: datetime) -> Standing:
+    step = next((s for s in held.steps.all() if s.state == RoundStep.State.FAILED), running_step(held))
+    name = step.get_name_display() if step else _("the round")
+    text = _("%(step)s failed: %(why)s") % {"step": name.capitalize(), "why": held.error.rstrip(".")}
+    return Standing(f"{text}. {_kept(held)}", "danger", ("retry",))
+
+
+def _cancelled(held: Round, now: datetime) -> Standing:
+    text = _("Cancelled. Its checkpoint is kept: it can go on from there.")
+    return Standing(f"{text} {_kept(held)}", "", ("retry",))
+
+
+_SAY = {
+    State.QUEUED: _queued,
+    State.RUNNING: _running,
+    State.PAUSED: _paused,
+    State.WAITING_FOR_JUDGMENTS: _waiting_for_judgments,
+    State.WAITING_FOR_APPROVAL: _waiting_for_approval,
+    State.SUCCEEDED: _succeeded,
+    State.REJECTED: _rejected,
+    State.FAILED: _failed,
+    State.CANCELLED: _cancelled,
+}
