@@ -199,7 +199,45 @@ def _prompt_line(line: str) -> str:
     return line if line.lstrip().startswith("{") else json.dumps({"prompt": line.strip()})
 
 
+# Names that formats know: what a column of other people's files may be here.
+OUR_COLUMNS = {
+    "judged": ("prompt", "responses", "responses.0.text", "responses.0.model", "responses.1.text", "responses.1.model",
+               "judgments", "external_id", "language", "source"),
+    "prompts": ("prompt", "external_id", "language", "source"),
+    "preference": ("prompt", "chosen", "rejected", "margin", "external_id", "language", "source"),
+    "hh-rlhf": ("chosen", "rejected", "external_id", "language", "source"),
+    "helpsteer2": ("prompt", "response", "helpfulness", "correctness", "coherence", "complexity", "verbosity",
+                   "response_1", "response_2", "preference_strength"),
+}  # fmt: skip
+
+
 class DraftForm(forms.Form):
-    """Read a draft as another format."""
+    """Read a draft as another format, and its columns by our names for them."""
 
     format = forms.ChoiceField(label=_("What is in it"), choices=IMPORT_CHOICES)
+
+    def __init__(self, *args: Any, columns: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.columns = columns
+        format = str(self["format"].value())
+        names = OUR_COLUMNS.get(format, ())
+        mapped = self.initial.get("mapping", {})
+        for place, column in enumerate(columns if names else ()):
+            kept = ("", _("as it is") if column in names else _("passed over"))
+            chosen = mapped.get(column, "")
+            others = [name for name in dict.fromkeys((*names, chosen)) if name and name != column]
+            self.fields[f"column_{place}"] = forms.ChoiceField(
+                label=column, required=False, initial=chosen, choices=[kept, *((name, name) for name in others)]
+            )
+
+    def mapping(self) -> dict[str, str]:
+        """Return their columns by our names; those left as they are are not in it."""
+        return {
+            column: name
+            for place, column in enumerate(self.columns)
+            if (name := self.cleaned_data.get(f"column_{place}"))
+        }
+
+    def column_fields(self) -> list[forms.BoundField]:
+        """Return the columns' fields."""
+        return [self[name] for name in self.fields if name != "format"]

@@ -201,6 +201,27 @@ def test_a_draft_is_read_as_another_format_or_discarded(manager: Client, project
     assert not file_of(job).exists()
 
 
+def test_columns_of_other_names_are_mapped_on_the_page(manager: Client, project: Project) -> None:
+    job = upload(manager, project, as_lines([{"frage": "Why?", "gut": "Because.", "schlecht": "No."}]))
+    url, act = f"/p/{project.slug}/data/import/{job.pk}/", f"/p/{project.slug}/data/import/{job.pk}/act/"
+    manager.post(act, {"do": "format", "format": "preference"})
+    page = manager.get(url)
+    assert page.context["preview"].rows == []
+    assert [field.label for field in page.context["form"].column_fields()] == ["frage", "gut", "schlecht"]
+
+    chosen = {"column_0": "prompt", "column_1": "chosen", "column_2": "rejected"}
+    manager.post(act, {"do": "format", "format": "preference", **chosen})
+    page = manager.get(url)
+    assert len(page.context["preview"].rows) == 1
+    assert page.context["form"]["column_0"].value() == "prompt"
+    twice = manager.post(act, {"do": "format", "format": "preference", **chosen, "column_2": "chosen"}, follow=True)
+    assert b"filled from two columns" in twice.content
+
+    manager.post(act, {"do": "import"})
+    run_import(job_id=job.pk)
+    assert Task.objects.filter(project=project).count() == 1
+
+
 def test_drafts_that_nobody_came_back_to_are_swept(manager: Client, project: Project) -> None:
     old, fresh = (upload(manager, project, as_lines([judged_row(n)])) for n in range(2))
     ImportJob.objects.filter(pk=old.pk).update(created_at="2020-01-01T00:00Z")

@@ -64,8 +64,9 @@ def show(request: ProjectRequest, job_id: UUID) -> HttpResponse:
             response["HX-Refresh"] = "true"  # the whole page has changed: what it offers, too
         return response
     if job.state == State.DRAFT:
-        context["preview"] = services.preview_import(job=job)
-        context["form"] = DraftForm(initial={"format": job.format})
+        preview = services.preview_import(job=job)
+        initial = {"format": job.format, "mapping": job.options.get("mapping", {})}
+        context |= {"preview": preview, "form": DraftForm(initial=initial, columns=preview.columns)}
     return render(request, "datasets/import.html", context)
 
 
@@ -79,10 +80,7 @@ def act(request: ProjectRequest, job_id: UUID) -> HttpResponse:
         services.discard_draft(job=job)
         return redirect("datasets:import_start", request.project.slug)
     if wanted == "format":
-        try:
-            services.set_draft_format(job=job, format=request.POST.get("format", ""))
-        except ValidationError as error:
-            messages.error(request, " ".join(error.messages))
+        _read_otherwise(request, job)
     elif wanted in ("import", "try"):
         if services.queue_draft(job=job, dry_run=wanted == "try"):
             ring_import(job.pk)
@@ -91,6 +89,20 @@ def act(request: ProjectRequest, job_id: UUID) -> HttpResponse:
     else:
         messages.error(request, _("Nothing was asked for."))
     return redirect("datasets:import", request.project.slug, job.pk)
+
+
+def _read_otherwise(request: ProjectRequest, job: ImportJob) -> None:
+    """Read a draft by the format and the columns that were chosen; another format forgets the old one's columns."""
+    if job.state != State.DRAFT:
+        messages.error(request, _("This import has begun already."))
+        return
+    format = request.POST.get("format", "")
+    form = DraftForm(request.POST, columns=services.preview_import(job=job).columns)
+    try:
+        mapping = form.mapping() if format == job.format and form.is_valid() else {}
+        services.set_draft_format(job=job, format=format, mapping=mapping)
+    except ValidationError as error:
+        messages.error(request, " ".join(error.messages))
 
 
 def _job(request: ProjectRequest, job_id: UUID) -> ImportJob:
