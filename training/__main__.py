@@ -7,7 +7,9 @@ Exit codes: 0 done; 2 bad config or data, one line that names the key or the fil
 import argparse
 import importlib
 import os
+import signal
 import sys
+import warnings
 from pathlib import Path
 
 # Before torch is loaded: the same machine takes the same path through the maths library on every run.
@@ -15,6 +17,9 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Threads that wait must sleep: spinning beside a busy process, sampling a rollout took 116 s in place of 6.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What goes wrong is one line on standard error, not one among a library's bars and notes.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from training.config import STAGES, ConfigError, load_config
 from training.lifeline import hold_lifeline
@@ -29,12 +34,17 @@ def main(arguments: list[str]) -> int:
 
         return serve(arguments[1:])
     parsed = _parser().parse_args(arguments)
+    # Until a stage's loop asks for signals itself, and after it, SIGTERM ends as Ctrl-C does: with 130.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         text = Path(parsed.config).read_text(encoding="utf-8") if parsed.config else ""
         config = load_config(parsed.stage, text, parsed.set)
         return _run(parsed.stage, config, Path(parsed.output), parsed.resume)
     except (ConfigError, DataError, FileExistsError) as error:
         print(str(error).replace("\n", " "), file=sys.stderr)
+        return 2
+    except UnicodeDecodeError as error:
+        print(f"--config {parsed.config}: not UTF-8: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.filename != parsed.config:
@@ -43,6 +53,8 @@ def main(arguments: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _run(stage: str, config: object, output: Path, resume: bool) -> int:
@@ -71,4 +83,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    if not sys.warnoptions:  # what libraries will rename one day is nothing to the reader of an error
+        warnings.simplefilter("ignore")
     sys.exit(main(sys.argv[1:]))

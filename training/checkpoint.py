@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import importlib.metadata
 import json
+import math
 import os
 import random
 import shutil
@@ -33,10 +34,14 @@ class OutputDirectory:
 
     def __init__(self, path: Path, *, stage: str, config: StageConfig, resume: bool) -> None:
         self.path, self.stage, self.config, self.resume = path, stage, config, resume
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"{path}: is not a directory")
         if not resume and path.exists() and any(path.iterdir()):
             raise FileExistsError(f"{path}: is not empty; --resume goes on with it")
         self.checkpoints = path / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        for unfinished in path.glob(".*.new"):  # left by a kill; no manifest may name them
+            unfinished.unlink()
         _write_atomically(path / "config.toml", to_toml(config))
         self.progress = path / "progress.jsonl"
         self.progress.touch()
@@ -47,9 +52,13 @@ class OutputDirectory:
         return (self.path / MANIFEST).is_file()
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Append a line to progress.jsonl, at once."""
+        """Append a line to progress.jsonl, at once; a number that is not finite becomes null, for JSON has none."""
+        whole = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in line.items()
+        }
         with self.progress.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(whole, allow_nan=False) + "\n")
 
     def save_checkpoint(self, update: int, state: Mapping[str, Any]) -> None:
         """Keep what a resume needs after `update` updates, random states and the length of progress.jsonl with it."""
@@ -58,6 +67,7 @@ class OutputDirectory:
         content = {"update": update, "state": state, "random": random_state(), "lines": self.progress.stat().st_size}
         torch.save(content, fresh)
         _sync(fresh)
+        _sync(self.progress)
         fresh.rename(target)
         for old in sorted(self.checkpoints.glob("*.pt"))[:-KEPT_CHECKPOINTS]:
             old.unlink()
@@ -132,7 +142,7 @@ def prepare_process(config: StageConfig) -> None:
     keep_freed_memory()
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.seed % 2**63)
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
 
 

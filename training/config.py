@@ -1,6 +1,7 @@
 """What each stage is asked to do, read from TOML once, frozen, and written beside what it made."""
 
 import dataclasses
+import math
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,8 @@ class OptimiserConfig(StageConfig):
         self.check(self.lr > 0, "lr", "above 0")
         self.check(self.warmup >= 0, "warmup", "0 or more")
         self.check(self.max_grad_norm > 0, "max_grad_norm", "above 0")
-        self.check(self.lora_rank >= 0, "lora_rank", "0 or more")
+        for key in ("lora_rank", "lora_alpha", "weight_decay"):
+            self.check(getattr(self, key) >= 0, key, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +321,8 @@ def _checked(key: str, value: Any, hint: Any) -> Any:
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}: a finite number is needed, not {value!r}")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ConfigError(f"{key}: {hint.__name__} is needed, not {value!r}")
     return value

@@ -9,6 +9,7 @@ from training.config import PPOConfig, is_directory_reward
 from training.models import (
     Batch,
     add_lora,
+    checkpoint_activations,
     device_of,
     inner_model,
     load_scorer,
@@ -62,10 +63,12 @@ class SeparateCritic:
     def __init__(self, config: PPOConfig) -> None:
         source = config.policy
         if is_directory_reward(config.reward):
-            ours, theirs = load_tokenizer(config.policy), load_tokenizer(config.reward)
+            ours, theirs = load_tokenizer(config.policy, "policy"), load_tokenizer(config.reward, "reward")
             if ours.get_vocab() == theirs.get_vocab():
                 source = config.reward
-        self.model = load_scorer(source, resolve_dtype(config.dtype))
+        self.model = load_scorer(source, resolve_dtype(config.dtype), "critic")
+        if config.gradient_checkpointing:
+            checkpoint_activations(self.model)
         if source == config.policy:
             nn.init.zeros_(inner_model(self.model).score.weight)
         if config.lora_rank:

@@ -94,7 +94,7 @@ class Evaluation:
 
     @torch.no_grad()
     def _observe(self, role: str, path: str, done: Callable[[str], None]) -> Observation:
-        model, tokenizer = load_causal(path, resolve_dtype(self.config.dtype)), load_tokenizer(path)
+        model, tokenizer = load_causal(path, resolve_dtype(self.config.dtype), role), load_tokenizer(path, role)
         check_plain_head(model)
         first = self.trace is None
         if self.trace is None:

@@ -35,7 +35,7 @@ class LanguageTraining:
     def batch_at(self, step: int) -> list[Row]:
         """Return a step's rows; it depends on the seed and the step alone, so a resume has nothing to remember."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(self.config.seed * 7919 + epoch)
+        generator = torch.Generator().manual_seed((self.config.seed * 7919 + epoch) % 2**63)
         order = torch.randperm(len(self.train), generator=generator)
         rows = order[place * self.config.batch : (place + 1) * self.config.batch]
         return [self.train[int(row)] for row in rows]

@@ -6,6 +6,7 @@ end-of-sequence token) can change a number.
 """
 
 import copy
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from training.config import ConfigError, Dtype, OptimiserConfig
-from training.records import Messages
+from training.records import DataError, Messages
 
 # Eager attention's backward beats the fused one on CPUs at these lengths (1.2 s against 1.75 s for 16 x 88 tokens).
 CPU_ATTENTION = "eager"
@@ -88,34 +90,46 @@ def model_directory(path: str) -> str:
     return str(inside) if (inside / "config.json").is_file() else path
 
 
-def load_tokenizer(path: str) -> Any:
-    """Return a model's tokenizer, with a padding token (the end-of-sequence one where it has none of its own)."""
+def load_tokenizer(path: str, key: str = "model") -> Any:
+    """Return a model's tokenizer, with a padding token (the end-of-sequence one where it has none of its own).
+
+    Raises:
+        ConfigError: names the config's key for the path.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_directory(path))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: no tokenizer can be loaded: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{key}: {path}: no tokenizer can be loaded: {str(error).splitlines()[0]}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_causal(path: str, dtype: torch.dtype) -> Any:
-    """Return a language model ready for training: no dropout, attention as measured best for the device."""
-    return _load(AutoModelForCausalLM, path, dtype)
+def load_causal(path: str, dtype: torch.dtype, key: str = "model") -> Any:
+    """Return a language model ready for training: no dropout, attention as measured best for the device.
+
+    Raises:
+        ConfigError: names the config's key for the path.
+    """
+    return _load(AutoModelForCausalLM, path, dtype, key)
 
 
-def load_scorer(path: str, dtype: torch.dtype) -> Any:
-    """Return a reward model with one label; a language model's new score layer is random until reset."""
-    return _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
+def load_scorer(path: str, dtype: torch.dtype, key: str = "model") -> Any:
+    """Return a reward model with one label; a language model's new score layer is random until reset.
+
+    Raises:
+        ConfigError: names the config's key for the path.
+    """
+    return _load(AutoModelForSequenceClassification, path, dtype, key, num_labels=1)
 
 
-def _load(kind: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:
+def _load(kind: Any, path: str, dtype: torch.dtype, key: str, **options: Any) -> Any:
     # Eager attention takes its softmax in float32, where float64's mask is -inf and a left-padded row NaN.
     attention = "sdpa" if torch.cuda.is_available() or dtype == torch.float64 else CPU_ATTENTION
     try:
         model = kind.from_pretrained(model_directory(path), dtype=dtype, attn_implementation=attention, **options)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: no model can be loaded: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{key}: {path}: no model can be loaded: {str(error).splitlines()[0]}") from error
     # eval() for good: dropout would make the first ratio of PPO differ from 1, and the stages need none.
     return model.to(device_of()).eval()
 
@@ -129,12 +143,21 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
 
 def render_prompt(tokenizer: Any, messages: Messages) -> str:
     """Return a conversation as the model reads it, up to where its answer begins."""
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return _render(tokenizer, messages, add_generation_prompt=True)
 
 
 def render_dialogue(tokenizer: Any, messages: Messages) -> str:
     """Return a whole conversation as the chat template writes it: what a reward model scores, nothing added."""
-    return str(tokenizer.apply_chat_template(messages, tokenize=False))
+    return _render(tokenizer, messages, add_generation_prompt=False)
+
+
+def _render(tokenizer: Any, messages: Messages, *, add_generation_prompt: bool) -> str:
+    if tokenizer.chat_template is None:
+        raise ConfigError("chat template: the model's tokenizer has none")
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+    except TemplateError as error:  # a template may refuse roles, or their order
+        raise DataError(f"chat template: {error}: {json.dumps(messages, ensure_ascii=False)[:200]}") from error
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
@@ -147,11 +170,41 @@ def inner_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
+def checkpoint_activations(model: Any) -> None:
+    """Keep no activations inside layers: they are computed again when a backward pass needs them."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for layer in _checkpointed(model):
+        if isinstance(getattr(layer, "dropout", None), float):
+            layer.dropout = 0.0
+
+
+def _checkpointed(model: Any) -> list[nn.Module]:
+    return [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+
+
+@contextmanager
+def _recomputing(model: Any) -> Iterator[None]:
+    """Let layers that keep no activations know that a backward pass follows: transformers asks their `training` flag.
+
+    Only the layers' own flag is set, for one pass: what lies inside them keeps its dropout off, and rollouts their
+    cache.
+    """
+    layers = _checkpointed(model) if torch.is_grad_enabled() else []
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+
+
 def hidden_states(model: Any, tokens_BS: Tensor) -> Tensor:
     """Return the last hidden states (B, S, H) of left-aligned rows."""
     inner = inner_model(model)
     positions = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)[None, :].expand(tokens_BS.shape)
-    output = inner.get_decoder()(input_ids=tokens_BS, position_ids=positions, use_cache=False)
+    with _recomputing(inner):
+        output = inner.get_decoder()(input_ids=tokens_BS, position_ids=positions, use_cache=False)
     return cast(Tensor, output.last_hidden_state)
 
 
@@ -306,6 +359,9 @@ def schedule_scale(config: OptimiserConfig, step: int, steps: int) -> float:
 def save_model(model: Any, tokenizer: Any, output: Path) -> None:
     """Write model/ (adapters merged into a copy's weights, safetensors only) and, with adapters, adapter/ beside it."""
     if hasattr(model, "peft_config"):
+        for adapter in model.peft_config.values():
+            # A set, written in an order that Python shuffles anew in every process: one run must give one file.
+            adapter.target_modules = sorted(adapter.target_modules)
         model.save_pretrained(output / "adapter")
         model = copy.deepcopy(model).merge_and_unload()
     target = output / "model"

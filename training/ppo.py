@@ -42,6 +42,7 @@ from training.models import (
     Reference,
     add_lora,
     check_plain_head,
+    checkpoint_activations,
     encode,
     load_causal,
     load_tokenizer,
@@ -67,14 +68,14 @@ class PPO:
     def __init__(self, config: PPOConfig) -> None:
         self.config = config
         dtype = resolve_dtype(config.dtype)
-        self.tokenizer = load_tokenizer(config.policy)
-        self.policy = load_causal(config.policy, dtype)
+        self.tokenizer = load_tokenizer(config.policy, "policy")
+        self.policy = load_causal(config.policy, dtype, "policy")
         check_plain_head(self.policy)
         if config.gradient_checkpointing:
-            self.policy.gradient_checkpointing_enable()
+            checkpoint_activations(self.policy)
         if config.lora_rank:
             self.policy = add_lora(self.policy, config)
-        other = load_causal(config.reference, dtype) if config.reference else None
+        other = load_causal(config.reference, dtype, "reference") if config.reference else None
         self.reference = Reference(self.policy, other)
         self.critic: Critic = make_critic(config, self.policy)
         self.reward = load_reward(config.reward, config.dtype)

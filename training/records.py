@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,12 @@ def _shared_turns(chosen: Messages, rejected: Messages) -> int:
 
 
 def _number(value: object, where: str, minimum: float = float("-inf")) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < minimum:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) <= sys.float_info.max
+        or value < minimum
+    ):
         raise DataError(f"{where}: a number is needed, not {value!r}")
     return float(value)
 
@@ -213,14 +219,15 @@ def verify_manifest(directory: str | Path) -> Manifest:
     path = Path(directory) / MANIFEST
     try:
         manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
+        files = {str(name): (int(file["size"]), str(file["sha256"])) for name, file in manifest["files"].items()}
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
-    for name, expected in manifest["files"].items():
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: no manifest: {type(error).__name__}: {error}") from error
+    for name, (size, sha256) in files.items():
         file = Path(directory) / name
-        if not file.is_file() or file.stat().st_size != expected["size"]:
+        if not file.is_file() or file.stat().st_size != size:
             raise DataError(f"{file}: is missing or has another size than the manifest says")
-        if file_sha256(file) != expected["sha256"]:
+        if file_sha256(file) != sha256:
             raise DataError(f"{file}: differs from the manifest")
     return manifest

@@ -13,6 +13,7 @@ from training.config import RewardConfig
 from training.models import (
     MasterWeights,
     add_lora,
+    checkpoint_activations,
     encode,
     load_scorer,
     load_tokenizer,
@@ -88,7 +89,7 @@ class RewardTraining:
             # From zero: the first scores are equal, and what the head learns owes nothing to a random start.
             nn.init.zeros_(self.model.score.weight)
         if config.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable()
+            checkpoint_activations(self.model)
         if config.lora_rank:
             self.model = add_lora(self.model, config)
         self.optimiser = MasterWeights([(list(self.model.parameters()), config.lr)], config)
@@ -114,7 +115,7 @@ class RewardTraining:
     def batch_at(self, step: int) -> list[Pair]:
         """Return a step's pairs: each epoch a new shuffle by the seed, batches of like length within it."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(self.config.seed * 7919 + epoch)
+        generator = torch.Generator().manual_seed((self.config.seed * 7919 + epoch) % 2**63)
         shuffled = [self.train[int(i)] for i in torch.randperm(len(self.train), generator=generator)]
         # Sorting within windows of eight batches saves most of the padding and keeps the order random.
         window = self.config.batch * 8
@@ -269,7 +270,7 @@ def accuracy_metrics(
     chosen_N: Tensor, rejected_N: Tensor, groups: Sequence[str], draws: int = 1000
 ) -> dict[str, float]:
     """Return accuracy with its interval over prompts, and calibration; equal scores count half."""
-    right_N = (chosen_N > rejected_N).double() + 0.5 * (chosen_N == rejected_N).double()
+    right_N = _right(chosen_N, rejected_N)
     mean, low, high = mean_interval(right_N.tolist(), groups, draws=draws)
     probabilities_N = torch.sigmoid((chosen_N - rejected_N).abs())
     return {
@@ -280,6 +281,11 @@ def accuracy_metrics(
     }
 
 
+def _right(chosen_N: Tensor, rejected_N: Tensor) -> Tensor:
+    """Return 1 where the chosen answer has the higher score, 0.5 where both have the same."""
+    return (chosen_N > rejected_N).double() + 0.5 * (chosen_N == rejected_N).double()
+
+
 def longer_wins(row: PreferenceRow) -> float:
     """Return 1 where the chosen answer is the longer one in characters, 0 where it is the shorter, 0.5 where equal."""
     chosen, rejected = (sum(len(m["content"]) for m in side) for side in (row.chosen, row.rejected))
@@ -288,7 +294,7 @@ def longer_wins(row: PreferenceRow) -> float:
 
 def _by_strength(pairs: Sequence[Pair], chosen_N: Tensor, rejected_N: Tensor) -> dict[str, dict[str, float]]:
     table: dict[str, list[float]] = {}
-    for pair, right in zip(pairs, (chosen_N > rejected_N).double().tolist(), strict=True):
+    for pair, right in zip(pairs, _right(chosen_N, rejected_N).tolist(), strict=True):
         name = "unknown" if pair.margin is None else f"{pair.margin:.2f}"
         table.setdefault(name, []).append(right)
     return {name: {"accuracy": sum(rows) / len(rows), "n": len(rows)} for name, rows in sorted(table.items())}

@@ -50,8 +50,10 @@ class FunctionReward:
         module, _, name = source.partition(":")
         try:
             self.function: Reward = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:
             raise ConfigError(f"reward: {source}: {error}") from error
+        if not callable(self.function):
+            raise ConfigError(f"reward: {source}: is not a function")
         self.source = source
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
@@ -78,8 +80,8 @@ class ModelReward:
     """A reward model: it scores apply_chat_template(prompt + response), nothing added, with its own tokenizer."""
 
     def __init__(self, path: str, dtype: Dtype, batch: int) -> None:
-        self.model = load_scorer(path, resolve_dtype(dtype)).requires_grad_(False)
-        self.tokenizer = load_tokenizer(path)
+        self.model = load_scorer(path, resolve_dtype(dtype), "reward").requires_grad_(False)
+        self.tokenizer = load_tokenizer(path, "reward")
         self.batch = batch
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:

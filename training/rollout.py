@@ -1,5 +1,6 @@
 """Responses sampled from a policy on this machine, a batch at a time, with the cache kept and finished rows dropped."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,10 @@ class _State:
         self, model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, ends: frozenset[int], pad: int
     ) -> None:
         self.model, self.sampling, self.pad = model, sampling, pad
+        self.decoder = inner_model(model).get_decoder()
+        # transformers 5 renames past_key_values to cache on its way.
+        parameters = inspect.signature(self.decoder.forward).parameters
+        self.cache_name = "cache" if "cache" in parameters else "past_key_values"
         self.ends = torch.tensor(sorted(ends))
         longest = max(map(len, prompts))
         self.tokens = torch.full((len(prompts), longest), pad, dtype=torch.long)
@@ -90,14 +95,14 @@ class _State:
 
     def step(self, generator: torch.Generator) -> bool:
         """Draw one token for every growing row; return whether any row is left."""
-        output = inner_model(self.model).get_decoder()(
+        output = self.decoder(
             input_ids=self.tokens,
             attention_mask=self.attention,
             position_ids=self.positions,
-            past_key_values=self.cache,
             use_cache=True,
+            **{self.cache_name: self.cache},
         )
-        self.cache = output.past_key_values
+        self.cache = output[self.cache_name]
         logits_BV = response_logits(self.model, output.last_hidden_state[:, -1])
         logits_BV = (logits_BV if logits_BV.dtype == torch.float64 else logits_BV.float()) / self.sampling.temperature
         drawn_B, logprobs_B = self._draw(logits_BV, generator)

@@ -4,7 +4,14 @@ from training.checkpoint import OutputDirectory, prepare_process
 from training.config import SFTConfig
 from training.data import render_completions
 from training.language import LanguageTraining, train_language
-from training.models import add_lora, check_plain_head, load_causal, load_tokenizer, resolve_dtype
+from training.models import (
+    add_lora,
+    check_plain_head,
+    checkpoint_activations,
+    load_causal,
+    load_tokenizer,
+    resolve_dtype,
+)
 from training.records import read_completions
 
 
@@ -18,7 +25,7 @@ def prepare_training(config: SFTConfig) -> LanguageTraining:
     model = load_causal(config.model, resolve_dtype(config.dtype))
     check_plain_head(model)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        checkpoint_activations(model)
     return LanguageTraining(config, add_lora(model, config) if config.lora_rank else model, tokenizer, train, held)
 
 

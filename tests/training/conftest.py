@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from tests.training.tiny import make_tiny_model
 
@@ -17,6 +18,13 @@ WriteRows = Callable[[str, Sequence[Mapping[str, Any]]], str]
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of a tiny float32 model; read only."""
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_libraries() -> None:
+    """Silence transformers as the command line does by its environment, which is read before this process began."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 @pytest.fixture(autouse=True)

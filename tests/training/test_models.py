@@ -1,0 +1,149 @@
+"""Weights kept in float32 while bfloat16 computes, activations computed twice, templates that refuse."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from training import models
+from training.config import ConfigError, OptimiserConfig
+from training.data import completion_loss, render_completions
+from training.models import (
+    MasterWeights,
+    checkpoint_activations,
+    load_causal,
+    load_tokenizer,
+    make_batch,
+    render_prompt,
+    schedule_scale,
+)
+from training.records import CompletionRow, DataError, Message
+from training.rollout import Sampling, sample_responses
+
+
+def test_steps_too_small_for_bfloat16_add_up_in_the_masters() -> None:
+    # At 1.0 bfloat16's spacing is 2^-7; a hundred SGD steps of 0.001 are lost to it one by one, and are 0.1 together.
+    parameter = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+    weights = MasterWeights([([parameter], 0.001)], OptimiserConfig(optimiser="sgd", max_grad_norm=1e9))
+    weights.optimiser.param_groups[0]["momentum"] = 0.0
+    for _ in range(100):
+        parameter.grad = torch.ones_like(parameter)
+        weights.step()
+    assert float(parameter.detach()) == pytest.approx(0.9, abs=2**-8)
+
+
+def test_gradients_of_several_passes_add_up_to_that_of_one(tiny: Path) -> None:
+    rows = [([5, 6], [7, 8]), ([9], [10, 11]), ([12, 13, 14], [15, 16]), ([20], [21, 22])]
+
+    def step(parts: list[list[tuple[list[int], list[int]]]]) -> list[torch.Tensor]:
+        model = load_causal(str(tiny), torch.float64)
+        weights = MasterWeights([(list(model.parameters()), 1e-2)], OptimiserConfig(optimiser="sgd"))
+        for part in parts:
+            batch = make_batch([p for p, _ in part], [c for _, c in part], pad=1)
+            (completion_loss(model, batch) * len(part) / len(rows)).backward()  # type: ignore[no-untyped-call]
+            weights.collect()
+        weights.step()
+        return [p.detach() for p in model.parameters()]
+
+    for once, twice in zip(step([rows]), step([rows[:2], rows[2:]]), strict=True):
+        assert_close(once, twice, atol=1e-7, rtol=0)
+
+
+def test_a_long_gradient_is_shortened_to_the_norm_asked_and_reported_as_it_was() -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    weights = MasterWeights([([parameter], 1.0)], OptimiserConfig(optimiser="sgd", max_grad_norm=1.0))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    assert weights.step() == pytest.approx(5.0)
+    assert_close(parameter.detach(), torch.tensor([-0.6, -0.8]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("schedule", "middle", "last"), [
+    ("constant", 1.0, 1.0), ("linear", 0.5, 0.02), ("cosine", 0.51, 0.02), ("exponential", 0.02**0.5, 0.02),
+    ("inverse_sqrt", (10 / 61) ** 0.5, (10 / 111) ** 0.5),
+])  # fmt: skip
+def test_schedules_warm_up_then_fall_as_named(schedule: Any, middle: float, last: float) -> None:
+    # 110 steps of which 10 warm up: step 4 is the fifth of ten, step 60 half way through the rest, step 110 its end.
+    config = OptimiserConfig(schedule=schedule, warmup=10)
+    assert schedule_scale(config, 4, 110) == pytest.approx(0.5)
+    assert schedule_scale(config, 9, 110) == 1.0
+    assert schedule_scale(config, 60, 110) == pytest.approx(middle, abs=1e-6)
+    assert schedule_scale(config, 110, 110) == pytest.approx(last, abs=1e-6)
+
+
+def test_checkpointing_computes_layers_twice_and_gives_the_same_gradients(tiny: Path) -> None:
+    batch = make_batch([[5, 6, 7], [8]], [[9, 10], [11]], pad=1)
+    calls, gradients = [], []
+    for checkpointed in (False, True):
+        model = load_causal(str(tiny), torch.float32)
+        if checkpointed:
+            checkpoint_activations(model)
+        seen: list[int] = []
+        model.model.layers[0].input_layernorm.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        completion_loss(model, batch).backward()  # type: ignore[no-untyped-call]
+        calls.append(len(seen))
+        gradients.append([p.grad for p in model.parameters()])
+        assert not any(module.training for module in model.modules())
+    assert calls == [1, 2]
+    for plain, again in zip(*gradients, strict=True):
+        assert_close(plain, again)
+
+
+def test_checkpointing_leaves_rollouts_their_cache(tiny: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny))
+    answers = []
+    for checkpointed in (False, True):
+        model = load_causal(str(tiny), torch.float32)
+        if checkpointed:
+            checkpoint_activations(model)
+        generator = torch.Generator().manual_seed(0)
+        answers.append(sample_responses(model, tokenizer, [[5, 6], [7]], Sampling(6), generator).responses())
+    assert answers[0] == answers[1]
+
+
+def test_a_model_that_changes_its_logits_after_the_head_is_refused(tiny: Path) -> None:
+    model = load_causal(str(tiny), torch.float32)
+    models.check_plain_head(model)
+    forward = model.forward
+
+    def scaled(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        output.logits = output.logits * 2
+        return output
+
+    model.forward = scaled
+    with pytest.raises(ConfigError, match=r"^policy: .*changes its logits"):
+        models.check_plain_head(model)
+
+
+def test_completions_end_with_the_templates_end_of_turn_and_long_prompts_lose_their_beginning(tiny: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny))
+    row = CompletionRow([Message(role="user", content="abc")], [Message(role="assistant", content="de")])
+    ((prompt, completion),) = render_completions(tokenizer, [row], 512)
+    assert tokenizer.decode(prompt) == "<|im_start|>user\nabc<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(completion) == "de<|im_end|>\n"
+    ((short, same),) = render_completions(tokenizer, [row], 10)
+    assert same == completion
+    assert short == prompt[-6:]  # 10 less the completion's 4: d, e, the end, the line's end
+
+
+def test_a_template_that_refuses_a_conversation_is_a_fault_of_the_data(tiny: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny))
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(DataError, match="chat template: roles must alternate"):
+        render_prompt(tokenizer, [Message(role="user", content="a")])
+    tokenizer.chat_template = None
+    with pytest.raises(ConfigError, match="chat template"):
+        render_prompt(tokenizer, [Message(role="user", content="a")])
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(tiny: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny))
+    tokenizer.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert load_tokenizer(str(tmp_path)).pad_token_id == tokenizer.eos_token_id
