@@ -11,7 +11,7 @@ from django.db.models import Count, Q, QuerySet
 from feedback_app.annotation.models import Judgment
 from feedback_app.datasets.csv_cells import write_cell
 from feedback_app.datasets.exporting.options import SPLITS
-from feedback_app.datasets.models import DatasetVersion, Erasure, ImportJob, RefusedRow
+from feedback_app.datasets.models import DatasetVersion, DuplicateReport, Erasure, ImportJob, RefusedRow
 from feedback_app.datasets.services.erasing import ErasureOutcome
 from feedback_app.projects.models import Project
 from feedback_app.serving.models import PolicyVersion
@@ -120,6 +120,11 @@ def lineage_of(*, version: DatasetVersion) -> dict[str, Any]:
         "policies": [policy.name for policy in made],
         "descendants": [policy.name for policy in descendants],
     }
+
+
+def duplicates_of(*, project: Project) -> DuplicateReport | None:
+    """Return the near-duplicates last found; None where nobody looked yet."""
+    return DuplicateReport.objects.filter(project=project).first()
 
 
 def erasures_of(*, project: Project) -> list[dict[str, Any]]:

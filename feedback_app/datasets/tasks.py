@@ -8,15 +8,24 @@ from celery import shared_task
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-from feedback_app.datasets.services import forget_drafts, mark_versions_of_voided, run_import, waiting_imports
+from feedback_app.datasets.services import (
+    forget_drafts,
+    index_examples,
+    mark_versions_of_voided,
+    measure_duplicates,
+    run_import,
+    waiting_imports,
+)
+from feedback_app.projects.models import Project
 
 logger = logging.getLogger(__name__)
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def run_import_job(job_id: str) -> None:
-    """Do one import job, if no other worker has it."""
-    run_import(job_id=UUID(job_id))
+    """Do one import job, if no other worker has it, and make what came in searchable."""
+    if job := run_import(job_id=UUID(job_id)):
+        index_examples(project=job.project)
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
@@ -31,6 +40,18 @@ def mark_dataset_versions() -> None:
     """Mark the versions that hold judgments voided since; sweep the drafts that nobody came back to."""
     mark_versions_of_voided()
     forget_drafts()
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
+def index_new_examples() -> None:
+    """Make searchable what came since."""
+    index_examples()
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
+def measure_duplicates_of(project_id: int) -> None:
+    """Look for near-duplicates among a project's prompts, and keep what was found for its page."""
+    measure_duplicates(project=Project.objects.get(pk=project_id))
 
 
 def ring_import(job_id: UUID) -> None:

@@ -86,7 +86,7 @@ class ExportOptions:
                 raise OptionsError(name, f"one of {', '.join(choice for choice in known if choice)}")
         for name in ("since", "until"):
             if value := getattr(self, name):
-                object.__setattr__(self, name, _moment(name, value))
+                object.__setattr__(self, name, read_moment(name, value))
         if not 0 <= self.minimum_agreement <= 1:
             raise OptionsError("minimum_agreement", "from 0 to 1")
         if not 0 < self.policy_decay <= 1:
@@ -170,8 +170,8 @@ def _weights(name: str, value: Any) -> dict[str, float]:
     return {str(key): _number(f"{name}.{key}", number) for key, number in value.items()}
 
 
-def _moment(name: str, value: str) -> str:
-    """Return a time in UTC, as PostgreSQL reads it; a date is its first moment."""
+def read_moment(name: str, value: str) -> str:
+    """Return a time in UTC, as PostgreSQL reads it; a date is its first moment; raises OptionsError."""
     try:
         moment = parse_datetime(value)
         if moment is None and (day := parse_date(value)):

@@ -11,6 +11,7 @@ from feedback_app.datasets.services.drafts import (
 from feedback_app.datasets.services.erasing import ErasureOutcome, erase_from_project
 from feedback_app.datasets.services.imports import claim_import, rows_as_file, run_import, start_import, waiting_imports
 from feedback_app.datasets.services.marking import mark_if_holding, mark_versions_of_voided
+from feedback_app.datasets.services.searching import index_examples, measure_duplicates
 from feedback_app.datasets.services.versions import (
     as_zip,
     create_dataset_version,
@@ -31,8 +32,10 @@ __all__ = [
     "file_names",
     "folder_of",
     "forget_drafts",
+    "index_examples",
     "mark_if_holding",
     "mark_versions_of_voided",
+    "measure_duplicates",
     "preview_import",
     "queue_draft",
     "rows_as_file",
