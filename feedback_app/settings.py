@@ -244,6 +244,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         ("rounds", "tick_serving", 15.0),
         ("datasets", "ring_waiting_imports", 30.0),
         ("datasets", "mark_dataset_versions", 300.0),
+        ("datasets", "index_new_examples", 60.0),
     )
 }
 
