@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings
 
 from feedback_app.embedded.browser import NAMES, find_browser
+from feedback_app.embedded.paths import run_dir
 from feedback_app.embedded.services import hold_services
 
 
@@ -34,3 +35,4 @@ def chromium() -> str:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(settings.DATA_DIR, ignore_errors=True)
+    shutil.rmtree(run_dir(settings.DATA_DIR), ignore_errors=True)

@@ -27,7 +27,7 @@ GIB = 2**30
 # The model, the database and a first round's checkpoints; and beside the environment, torch while it is installed.
 NEEDED_BYTES, NEEDED_FOR_TORCH_BYTES = 2 * GIB, 2 * GIB
 SERVICES = (("PostgreSQL", postgres), ("Valkey", valkey))
-HEALTH_EVERY_S = 5.0
+HEALTH_EVERY_S = 2.0
 
 
 class CannotStart(RuntimeError):
