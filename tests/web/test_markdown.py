@@ -29,8 +29,8 @@ def test_links_open_beside_the_page_and_tell_nothing() -> None:
 
 
 def test_headings_stand_below_the_pages_own() -> None:
-    assert "<h3>" in render_markdown("# Top")
-    assert "<h6>" in render_markdown("###### Deep")
+    assert "<h3 " in render_markdown("# Top")
+    assert "<h6 " in render_markdown("###### Deep")
 
 
 def test_code_is_marked_in_a_known_language_and_plain_in_any_other() -> None:
@@ -40,3 +40,16 @@ def test_code_is_marked_in_a_known_language_and_plain_in_any_other() -> None:
 
 def test_a_line_break_that_was_typed_is_kept() -> None:
     assert "<br>" in render_markdown("one\ntwo")
+
+
+def test_a_picture_is_a_link_that_shows_nothing_by_itself() -> None:
+    html = render_markdown("![a cat](https://e.example/cat.png)")
+    assert ">a cat</a>" in html
+    assert 'href="https://e.example/cat.png"' in html
+    assert "href" not in render_markdown("![x](javascript:alert(1))")
+
+
+def test_each_block_has_its_own_direction_and_code_runs_left_to_right() -> None:
+    html = render_markdown("مرحبا\n\nHello\n\n```\nx = 1\n```")
+    assert html.count('<p dir="auto">') == 2
+    assert 'dir="ltr"' in html
