@@ -47,6 +47,7 @@ def _verdict_words() -> dict[str, str]:
         "role_assistant": _("Assistant"),
         "role_system": _("System"),
         "role_tool": _("Tool"),
+        "rated": _("%(n)s of %(of)s rated"),
         "nothing_placed": _("nothing placed yet"),
         "unfold": _("Unfold"),
         "fold": _("Fold"),

@@ -202,9 +202,17 @@ export class Desk {
     const steps = [...row.querySelectorAll("button")].map((/** @type {any} */ step) => Number(step.dataset.score));
     const score = digit === 0 && !steps.includes(0) ? 10 : digit;
     if (!steps.includes(score) || !this.item) return;
-    if (row.dataset.row === "strength") {
-      if (!row.querySelector("button").disabled) this.act("strength", score);
-    } else this.act("rate", this.item.task.responses[this.focus].id, row.dataset.row, score);
+    const chosen = row.querySelector('button[aria-pressed="true"]')?.dataset.score;
+    // A key sets and never takes away: pressed twice, it says the same.
+    if (String(score) !== chosen) row.querySelector(`button[data-score="${score}"]`).click();
+    this.focusRow(row.dataset.row);
+  }
+
+  /** Take back what the row in focus says, or else the last one placed. */
+  takeBack() {
+    const row = this.row();
+    if (!row) return this.act("takeBack");
+    row.querySelector('button[aria-pressed="true"]')?.click();
     this.focusRow(row.dataset.row);
   }
 

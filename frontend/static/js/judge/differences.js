@@ -28,7 +28,7 @@ export function markDifferences(texts, base) {
     let [inBase, inOther] = [0, 0];
     for (const { added, removed, count } of parts) {
       if (added) ranges.push(...rangesOf(other.slice(inOther, inOther + count)));
-      // With several responses, the one in focus is marked only by what the others lack together: nothing useful.
+      // Among several, the one that the others are held against stays clean.
       if (removed && others.length === 1) ranges.push(...rangesOf(read[base].slice(inBase, inBase + count)));
       if (!added) inBase += count;
       if (!removed) inOther += count;
@@ -55,14 +55,21 @@ function piecesOf(element) {
   return found;
 }
 
-/** @param {Piece[]} marked */
+/** Neighbours in one text become one range, with the space between them. @param {Piece[]} marked */
 function rangesOf(marked) {
-  return marked.map(({ node, from, to }) => {
+  const ranges = /** @type {Range[]} */ ([]);
+  for (const { node, from, to } of marked) {
+    const last = ranges.at(-1);
+    if (last?.endContainer === node) {
+      last.setEnd(node, to);
+      continue;
+    }
     const range = new Range();
     range.setStart(node, from);
     range.setEnd(node, to);
-    return range;
-  });
+    ranges.push(range);
+  }
+  return ranges;
 }
 
 /** Show a rewrite as insertions and deletions. @param {Element} into @param {string} before @param {string} after */

@@ -357,7 +357,7 @@ byId("submit").addEventListener("click", submit);
 byId("skip").addEventListener("click", actions.skip);
 byId("report").addEventListener("click", actions.report);
 byId("undo").addEventListener("click", undo);
-byId("show-guidelines").addEventListener("click", showGuidelines);
+for (const id of ["show-guidelines", "show-guidelines-here"]) byId(id).addEventListener("click", showGuidelines);
 byId("show-keys").addEventListener("click", actions.keys);
 byId("look-again").addEventListener("click", advance);
 byId("load-again").addEventListener("click", start);

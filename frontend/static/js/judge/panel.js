@@ -60,6 +60,10 @@ export function updatePanel(task, verdict, focus, act) {
 
 /** @param {Task} task @param {Verdict} verdict */
 function summary(task, verdict) {
+  if (task.protocol.ranking === "off") {
+    const scores = Object.values(verdict.ratings).reduce((sum, of) => sum + Object.keys(of).length, 0);
+    return say("rated", { n: scores, of: task.responses.length * task.protocol.attributes.length });
+  }
   const letters = new Map(task.responses.map(({ id }, index) => [id, letterOf(index)]));
   const { tiers } = ranking(verdict, task);
   const text = tiers.map((tier) => tier.map((id) => letters.get(id)).join(" = ")).join(" › ");

@@ -62,7 +62,7 @@ export function handleKeys(desk, actions, page) {
     const response = desk.item?.task.responses[desk.focus];
     if (action in actions) actions[action]();
     else if (action === "equal" || action === "bad") desk.act(action);
-    else if (action === "back") desk.act("takeBack");
+    else if (action === "back") desk.takeBack();
     else if (action === "left" || action === "right") desk.moveFocus(action === "left" ? -1 : 1);
     else if (action === "up" || action === "down") return rows(action === "up" ? -1 : 1);
     else if (action === "weaker" || action === "stronger") desk.changeStrength(action === "weaker" ? -1 : 1);
