@@ -96,7 +96,7 @@ class SettingsForm(forms.ModelForm[Project]):
             "pause_gold_below": _("Pause when gold falls below"),
             "pause_consistency_below": _("Pause when consistency falls below"),
             "pause_seconds_below": _("Pause when faster than, in seconds"),
-            "pause_after": _("Judged by the newest"),
+            "pause_after": _("Newest judgments that decide a pause"),
         }
         help_texts = {
             "overlap": _("New tasks take this; those that stand keep theirs (change them under Tasks)."),
@@ -107,6 +107,15 @@ class SettingsForm(forms.ModelForm[Project]):
             "pause_consistency_below": _("share of repeats answered alike; empty: never"),
             "pause_seconds_below": _("median of a judgment; empty: never"),
             "temperature": "",
+            "extra_overlap": _("empty: every task gets the same"),
+            "extra_overlap_share": _("of new tasks, 0 to 1"),
+            "third_on_disagreement": "",
+            "daily_limit": _("empty: no limit"),
+            "gold_share": _("of the tasks that are given, 0 to 1"),
+            "repeat_share": _("given again with the answers swapped, 0 to 1"),
+            "qualification_pass": _("0 to 1, on the qualification tasks; empty: nobody is tested"),
+            "refill_per_annotator": _("sampled by itself; 0: only when asked"),
+            "pause_after": "",
         }
 
     def groups(self) -> list[tuple[Any, list[forms.BoundField]]]:

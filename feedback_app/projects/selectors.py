@@ -38,4 +38,4 @@ def protocol_versions(*, project: Project) -> QuerySet[ProtocolVersion]:
 def guidelines_versions(*, project: Project) -> QuerySet[GuidelinesVersion]:
     """Return the project's guidelines, newest first, each with how many have read it as `readers`."""
     versions = GuidelinesVersion.objects.filter(project=project).select_related("created_by")
-    return versions.annotate(readers=Count("readings"))
+    return versions.annotate(readers=Count("readings")).order_by("-number")  # counting forgets Meta's order
