@@ -30,7 +30,7 @@ def listwise_loss(scores_K: Tensor, ranks_K: Tensor) -> Tensor:
     pairwise_loss. Where nothing is preferred to anything (K = 1) the loss is 0.
     """
     loss = scores_K.new_zeros(())
-    for rank in ranks_K.unique().tolist():
+    for rank in sorted(set(ranks_K.tolist())):
         tier_M, below_N = scores_K[ranks_K == rank], scores_K[ranks_K > rank]
         loss = loss + _mean_over_orders(tier_M, below_N)
     return loss

@@ -96,7 +96,7 @@ def test_the_model_written_answers_as_the_canary_says(ppo: dict[str, object], tm
     assert run_stage("ppo", output, ppo | {"lora_rank": 2}) == 0
     assert (output / "adapter" / "adapter_model.safetensors").is_file()
     canary = json.loads((output / "canary.json").read_text())
-    model = AutoModelForCausalLM.from_pretrained(output / "model", dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(output / "model", dtype=torch.bfloat16).eval()  # type: ignore[no-untyped-call]
     tokenizer = AutoTokenizer.from_pretrained(output / "model")
     for prompt in canary["prompts"]:
         tokens = tokenizer(prompt["inputs"], add_special_tokens=False, return_tensors="pt")["input_ids"]

@@ -34,17 +34,17 @@ def test_logprobs_and_gradients_equal_those_of_whole_logits(temperature: float, 
     if with_nucleus:
         nucleus = torch.rand(3, 5, 11, generator=torch.Generator().manual_seed(1)) < 0.5
         nucleus.scatter_(-1, tokens[..., None], True)  # the drawn token was inside
-    ours = [states.clone().requires_grad_(), weight.clone().requires_grad_()]
-    theirs = [states.clone().requires_grad_(), weight.clone().requires_grad_()]
+    ours = states.clone().requires_grad_(), weight.clone().requires_grad_()
+    theirs = states.clone().requires_grad_(), weight.clone().requires_grad_()
     logits = theirs[0] @ theirs[1].T
     if nucleus is not None:
         logits = logits.masked_fill(~nucleus, -torch.inf)
     expected = token_logprobs(logits, tokens, temperature).masked_fill(~mask, 0.0)
-    got = state_logprobs(*ours, tokens, mask, temperature, nucleus)
+    got = state_logprobs(ours[0], ours[1], tokens, mask, temperature, nucleus)
     assert_close(got, expected, atol=1e-12, rtol=0)
     weights = torch.randn(3, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    (got * weights).sum().backward()
-    (expected * weights).sum().backward()
+    (got * weights).sum().backward()  # type: ignore[no-untyped-call]
+    (expected * weights).sum().backward()  # type: ignore[no-untyped-call]
     for mine, plain in zip(ours, theirs, strict=True):
         assert mine.grad is not None
         assert plain.grad is not None

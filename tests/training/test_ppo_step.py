@@ -13,6 +13,7 @@ from torch.testing import assert_close
 import training.ppo as ppo_module
 from training.advantages import RunningMoments, masked_mean
 from training.config import PPOConfig
+from training.data import completion_loss
 from training.experience import Scored, explained_variance, shape_rewards, token_kl
 from training.head import state_logprobs
 from training.models import make_batch, output_weight, response_states
@@ -68,7 +69,7 @@ def test_the_first_gradient_is_reinforce_with_the_same_advantages(make_ppo: Any)
     batch = experience.batch
     states = response_states(ppo.policy, batch)
     logprobs = state_logprobs(states, output_weight(ppo.policy), batch.response_tokens_BT, experience.mask_BT)
-    (-masked_mean(logprobs * experience.advantages_BT, experience.mask_BT)).backward()
+    (-masked_mean(logprobs * experience.advantages_BT, experience.mask_BT)).backward()  # type: ignore[no-untyped-call]
     expected = torch.cat([p.grad.flatten() for p in ppo.policy.parameters() if p.grad is not None])
     ppo.policy.zero_grad()
     assert ppo.learn(experience, 0)["policy/grad_norm"] == pytest.approx(float(expected.norm()), rel=1e-9)
@@ -164,7 +165,7 @@ def test_pretraining_loss_of_weight_0_changes_no_bit_and_of_weight_1_does(make_p
 def test_each_step_of_an_update_sees_other_pretraining_rows(make_ppo: Any, write_rows: Any, monkeypatch: Any) -> None:
     rows = write_rows("ptx.jsonl", [{"prompt": f"{i}", "completion": f"{i:03}"} for i in range(50)])
     seen: list[list[list[int]]] = []
-    real = ppo_module.completion_loss
+    real = completion_loss
 
     def spy(model: Any, batch: Any) -> Tensor:
         seen.append(batch.tokens_BS.tolist())
@@ -203,9 +204,14 @@ def test_the_coefficient_rises_above_the_target_and_falls_below_it(make_ppo: Any
 def test_an_update_ends_early_when_the_policy_has_gone_too_far(make_ppo: Any, monkeypatch: Any) -> None:
     ppo = make_ppo(ppo_epochs=8, kl_stop=1e-12, lr=1e-2)
     experience, _, _ = ppo.roll_out(0)
-    steps = []
+    steps: list[int] = []
     real = ppo.step
-    monkeypatch.setattr(ppo, "step", lambda *given: steps.append(1) or real(*given))
+
+    def counted(*given: Any) -> Any:
+        steps.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(ppo, "step", counted)
     ppo.learn(experience, 0)
     assert len(steps) == 2  # one epoch of two minibatches, not eight
 
