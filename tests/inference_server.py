@@ -1,5 +1,6 @@
 """The embedded inference server as a real process, on models small enough to answer at once."""
 
+import json
 import subprocess
 import sys
 import time
@@ -13,12 +14,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.training.tiny import make_tiny_tokenizer
+from training.records import file_sha256
 
 START_TIMEOUT_S = 90.0
-LENGTH = 512
+# Room for an answer that is still under way when a busy machine gets round to looking.
+LENGTH = 2048
 
 
-def make_model(path: Path, *, seed: int, spread: float = 1.0, nan_token: str = "") -> Path:
+def make_model(path: Path, *, seed: int, layers: int = 2, spread: float = 1.0, nan_token: str = "") -> Path:
     """Write a random Llama whose next tokens are far from equally likely; return its directory.
 
     Args:
@@ -31,7 +34,7 @@ def make_model(path: Path, *, seed: int, spread: float = 1.0, nan_token: str = "
         vocab_size=len(tokenizer),
         hidden_size=192,
         intermediate_size=256,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=6,
         num_key_value_heads=2,
         max_position_embeddings=LENGTH,
@@ -44,11 +47,24 @@ def make_model(path: Path, *, seed: int, spread: float = 1.0, nan_token: str = "
     model = LlamaForCausalLM(config).to(dtype=torch.bfloat16)  # type: ignore[call-arg]
     with torch.no_grad():
         model.lm_head.weight.mul_(spread)
+        # A logit of 0 is never the largest: greedy answers take all the tokens they may, drawn ones end now and then.
+        model.lm_head.weight[tokenizer.eos_token_id] = 0.0
         if nan_token:
             model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(nan_token)] = float("nan")
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def write_manifest(directory: Path) -> None:
+    """Write the manifest of a stage's output directory, as the trainer does last."""
+    files = {
+        str(file.relative_to(directory)): {"size": file.stat().st_size, "sha256": file_sha256(file)}
+        for file in sorted(directory.rglob("*"))
+        if file.is_file() and file.name != "manifest.json"
+    }
+    manifest = {"stage": "ppo", "files": files, "parents": {}, "data_sha256": {}, "config_sha256": "", "versions": {}}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
 
 
 @dataclass

@@ -300,6 +300,7 @@ class _Lane:
             total = log_sum_exp(logits_V)
             if not np.isfinite(total):
                 generation.sink(FailedEvent("the model's logits are not finite"))
+                self.policy.cache.clear(slot)
                 del self.running[slot]
                 continue
             request = generation.request

@@ -43,6 +43,11 @@ class SlotCache:
         self.keys = [_zeros(shape, dtype, device) for _ in range(config.num_hidden_layers)]
         self.values = [_zeros(shape, dtype, device) for _ in range(config.num_hidden_layers)]
 
+    def clear(self, slot: int) -> None:
+        """Forget what a slot holds: after a prompt that broke the model, NaN there would break the next one too."""
+        for cached in (*self.keys, *self.values):
+            cached[slot].zero_()
+
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return zeros whose memory is only taken once it is written; stale bytes could be NaN, which no mask removes."""

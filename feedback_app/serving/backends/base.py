@@ -1,19 +1,21 @@
 """What every backend must be able to do, and what it answers in."""
 
 import json
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 from huggingface_hub import InferenceClient
-from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
+from huggingface_hub.errors import HTTPError, InferenceTimeoutError  # type: ignore[attr-defined]
 
 from feedback_app.serving.models import Endpoint, PolicyVersion
-from training.records import Canary, CanaryPrompt, Messages
+from training.records import Canary, CanaryPrompt, DataError, Messages
 
 GENERATION_TIMEOUT_S = 180.0
 ADMIN_TIMEOUT_S = 300.0
@@ -21,10 +23,23 @@ ADMIN_TIMEOUT_S = 300.0
 CONCURRENT_REQUESTS = 8
 # An explicit token: without one the client would send the one that this machine happens to have saved for a hub.
 NO_TOKEN = "none"
+OVERLOADED = 429
+# Pauses before a request is sent again to a server that says that it is full.
+OVERLOAD_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+# What a client's call may end with: the hub's own HTTP library is not ours (httpx2 from 2.0 on) and its base class is
+# all they share; a body that is no JSON is a ValueError of the parser's.
+CLIENT_ERRORS: tuple[type[Exception], ...] = (HTTPError, InferenceTimeoutError, ValueError, KeyError, TypeError)
 
 
 class BackendError(RuntimeError):
-    """The endpoint did not do what was asked; the message says which one and what it answered."""
+    """The endpoint did not do what was asked; the message says which one and what it answered.
+
+    status is the HTTP status of its answer, 0 where there was none.
+    """
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -101,27 +116,49 @@ class Backend(ABC):
         client = InferenceClient(
             base_url=self.address_of(policy), timeout=GENERATION_TIMEOUT_S, api_key=self._token() or NO_TOKEN
         )
+        for pause in (*OVERLOAD_PAUSES_S, None):
+            try:
+                answer: Any = client.chat_completion(
+                    [dict(message) for message in messages],
+                    model=self.model_name(policy),
+                    max_tokens=sampling.max_new_tokens,
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p if sampling.top_p < 1 else None,  # 1.0 is outside of TGI's open interval
+                    seed=seed,
+                )
+            except CLIENT_ERRORS as error:
+                if pause is not None and status_of(error) == OVERLOADED:
+                    time.sleep(pause)
+                    continue
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                raise BackendError(f"endpoint {self.endpoint.name}: {reason}", status=status_of(error)) from error
+            return self._read_answer(policy, answer, seed)
+        raise AssertionError("the last pause is None")
+
+    def _read_answer(self, policy: PolicyVersion, answer: Any, seed: int) -> Generated:
+        """Return a chat answer that is one, by the version that was asked.
+
+        The client makes an object of whatever JSON came with a 200, an error's too.
+        """
+        with self.reading("/v1/chat/completions"):
+            name, choice, count = answer.model, answer.choices[0], answer.usage.completion_tokens
+            text, reason = choice.message.content or "", choice.finish_reason
+            if not (isinstance(text, str) and isinstance(count, int) and isinstance(reason, str)):
+                raise TypeError("text, count or finish_reason")
+        if name != self.model_name(policy):
+            raise BackendError(f"endpoint {self.endpoint.name}: {name!r} answered in place of {policy.name!r}")
+        return Generated(text=text, policy_name=policy.name, seed=seed, token_count=count, finish_reason=reason)
+
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Turn a missing or mistyped field of an answer, read inside the block, into a BackendError."""
         try:
-            answer = client.chat_completion(
-                [dict(message) for message in messages],
-                model=self.model_name(policy),
-                max_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p if sampling.top_p < 1 else None,  # 1.0 is outside of TGI's open interval
-                seed=seed,
-            )
-        except (HfHubHTTPError, InferenceTimeoutError, httpx.HTTPError) as error:
-            raise BackendError(f"endpoint {self.endpoint.name}: {str(error).splitlines()[0]}") from error
-        if answer.model != self.model_name(policy):
-            raise BackendError(f"endpoint {self.endpoint.name}: {answer.model!r} answered in place of {policy.name!r}")
-        choice = answer.choices[0]
-        return Generated(
-            text=choice.message.content or "",
-            policy_name=policy.name,
-            seed=seed,
-            token_count=answer.usage.completion_tokens,
-            finish_reason=choice.finish_reason,
-        )
+            yield
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise BackendError(
+                f"endpoint {self.endpoint.name}: {what}: the answer is not what such a server says"
+                f" ({type(error).__name__}: {error})"
+            ) from error
 
     def _token(self) -> str:
         return str(self.endpoint.settings.get("token", ""))
@@ -138,7 +175,8 @@ class Backend(ABC):
             raise BackendError(f"endpoint {self.endpoint.name}: {method} {path}: {reason}") from error
         if answer.is_error:
             raise BackendError(
-                f"endpoint {self.endpoint.name}: {method} {path}: {answer.status_code} {answer.text[:300]}"
+                f"endpoint {self.endpoint.name}: {method} {path}: {answer.status_code} {answer.text[:300]}",
+                status=answer.status_code,
             )
         return answer
 
@@ -164,16 +202,28 @@ def read_canary(policy: PolicyVersion) -> Canary | None:
     """Return what the trainer measured of a version; a base model from elsewhere has none."""
     try:
         canary: Canary = json.loads((Path(policy.directory) / "canary.json").read_text(encoding="utf-8"))
+        for prompt in canary["prompts"]:
+            if len(prompt["tokens"]) != len(prompt["logprobs"]) or not prompt["tokens"]:
+                raise DataError(f"{policy.directory}/canary.json: tokens and logprobs do not belong together")
     except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{policy.directory}/canary.json: {error}") from error
+    if not canary["prompts"]:
+        raise DataError(f"{policy.directory}/canary.json: holds no prompts")
     return canary
 
 
-def from_details(prompt: CanaryPrompt, details: dict[str, Any]) -> CanaryPrompt:
-    """Return the tokens of TGI's details as a canary prompt."""
-    tokens = details["tokens"]
+def from_details(prompt: CanaryPrompt, answer: dict[str, Any]) -> CanaryPrompt:
+    """Return the tokens of a TGI answer's details as a canary prompt."""
+    tokens = answer["details"]["tokens"]
     return {
         "inputs": prompt["inputs"],
-        "tokens": [token["id"] for token in tokens],
-        "logprobs": [token["logprob"] for token in tokens],
+        "tokens": [int(token["id"]) for token in tokens],
+        "logprobs": [float(token["logprob"]) for token in tokens],
     }
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status that a client's error carries, 0 where it carries none."""
+    return int(getattr(getattr(error, "response", None), "status_code", 0))

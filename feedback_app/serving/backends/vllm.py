@@ -19,7 +19,9 @@ class VLLMBackend(Backend):
         return adapter if adapter.is_dir() else None
 
     def _loaded(self) -> dict[str, dict[str, Any]]:
-        return {model["id"]: model for model in self.ask_json("GET", "/v1/models")["data"]}
+        models = self.ask_json("GET", "/v1/models")
+        with self.reading("/v1/models"):
+            return {str(model["id"]): dict(model) for model in models["data"]}
 
     def stage(self, policy: PolicyVersion) -> None:
         if policy.name in self._loaded():
@@ -46,9 +48,11 @@ class VLLMBackend(Backend):
             "model": policy.name, "prompt": prompt["inputs"], "max_tokens": max_new_tokens, "temperature": 0,
             "logprobs": 1, "return_tokens_as_token_ids": True, "add_special_tokens": False,
         }  # fmt: skip
-        choice = self.ask_json("POST", "/v1/completions", json=body)["choices"][0]
-        return {
-            "inputs": prompt["inputs"],
-            "tokens": [int(token.removeprefix("token_id:")) for token in choice["logprobs"]["tokens"]],
-            "logprobs": choice["logprobs"]["token_logprobs"],
-        }
+        answer = self.ask_json("POST", "/v1/completions", json=body)
+        with self.reading("/v1/completions"):
+            logprobs = answer["choices"][0]["logprobs"]
+            return {
+                "inputs": prompt["inputs"],
+                "tokens": [int(token.removeprefix("token_id:")) for token in logprobs["tokens"]],
+                "logprobs": [float(logprob) for logprob in logprobs["token_logprobs"]],
+            }

@@ -14,7 +14,7 @@ from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import Project
 from feedback_app.serving.backends import BackendError, backend_of
 from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion
-from training.records import MANIFEST, file_sha256
+from training.records import MANIFEST, DataError, file_sha256
 
 logger = logging.getLogger(__name__)
 EMBEDDED = "embedded"
@@ -64,13 +64,19 @@ def register_policy(
     evaluation: dict[str, object] | None = None,
     registered_by: User | None = None,
 ) -> PolicyVersion:
-    """Make the project's next version of a directory; a round's is made once however often it is asked for."""
+    """Make the project's next version of a directory; a round's is made once however often it is asked for.
+
+    Raises:
+        DataError: a round's directory holds no manifest: the stage that wrote it was not done.
+    """
     Project.objects.select_for_update().only("id").get(pk=project.pk)
     if round_id is not None and (found := PolicyVersion.objects.filter(round_id=round_id).first()):
         return found
     newest = PolicyVersion.objects.filter(project=project).aggregate(newest=Max("number"))["newest"]
     number = 1 if newest is None else newest + 1
     manifest = directory / MANIFEST
+    if source == PolicyVersion.Source.ROUND and not manifest.is_file():
+        raise DataError(f"{manifest}: is missing; the stage was not done")
     policy = PolicyVersion.objects.create(
         project=project,
         number=number,

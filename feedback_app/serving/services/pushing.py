@@ -4,13 +4,16 @@ Until the flip nothing that anybody is served has changed, so a push that fails 
 """
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
@@ -19,14 +22,17 @@ from feedback_app.projects.models import Project
 from feedback_app.serving.backends import Backend, BackendError, backend_of
 from feedback_app.serving.backends.base import read_canary
 from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
-from feedback_app.serving.services.policies import ensure_endpoint
-from training.records import CanaryPrompt, DataError, verify_manifest
+from feedback_app.serving.services.policies import ensure_endpoint, ensure_staged
+from training.records import MANIFEST, CanaryPrompt, DataError, file_sha256, verify_manifest
 
 logger = logging.getLogger(__name__)
-# A push that died is taken to be dead after this long; the longest step is a container's restart.
-LEASE = timedelta(minutes=20)
-# Of the canary's tokens, how many must be the very ones: in bfloat16 two near-equal ones may change places once.
-SAME_TOKENS = 0.75
+# A push whose process died is taken to be dead after this long, sooner than its round is taken over; while it lives, a
+# thread of it renews the lease.
+LEASE = timedelta(seconds=10)
+RENEW_EVERY_S = 3.0
+
+
+TAKEN_OVER = "its lease ran out, and it was taken to be dead"
 
 
 class PushRefused(RuntimeError):
@@ -40,6 +46,7 @@ class _Run:
     push: Push
     deployment: Deployment
     backend: Backend
+    live_answers: bool = False
 
     def step(self, name: str, act: Callable[[], str | None]) -> None:
         """Do one step and write it to the push's row; an error is written too, and ends the push."""
@@ -54,8 +61,9 @@ class _Run:
     def _write(self, name: str, at: str, ok: bool, said: str) -> None:
         seconds = (timezone.now() - datetime.fromisoformat(at)).total_seconds()
         self.push.steps.append({"name": name, "at": at, "seconds": round(seconds, 2), "ok": ok, "said": said})
-        self.push.lease_until = timezone.now() + LEASE
-        self.push.save(update_fields=["steps", "lease_until"])
+        held = Push.objects.filter(pk=self.push.pk, state=Push.State.RUNNING)
+        if not held.update(steps=self.push.steps, lease_until=Now() + LEASE):
+            raise PushRefused(TAKEN_OVER)
         logger.info("push policy=%s step=%s ok=%s %s", self.push.policy.name, name, ok, said)
 
 
@@ -83,16 +91,41 @@ def _push(*, policy: PolicyVersion, kind: Push.Kind, requested_by: User | None, 
     push = _begin(policy, kind, requested_by, takes_over)
     run = _Run(push, deployment, backend_of(deployment.endpoint))
     try:
-        run.step("verify", lambda: _verify(policy))
-        run.step("stage", lambda: run.backend.stage(policy))
-        run.step("identify", lambda: run.backend.identify(policy))
-        run.step("canary", lambda: _canary(run, policy))
+        with _renewed(push):
+            run.step("verify", lambda: _verify(policy))
+            run.step("stage", lambda: _stage(run, policy))
+            run.step("identify", lambda: run.backend.identify(policy))
+            run.step("canary", lambda: _canary(run, policy))
         _flip(push, deployment, policy)
-    except PushRefused as refused:
-        _end(push, Push.State.FAILED, str(refused))
+    except BaseException as error:
+        # Whatever ended it, a fault of ours or a signal: the place is free for the next push at once.
+        refused = isinstance(error, PushRefused)
+        if _end(push, Push.State.FAILED, str(error) if refused else f"{type(error).__name__}: {error}"):
+            _unload_refused(run, policy)
         raise
-    _tidy(run, policy)
+    _tidy(run)
     return push
+
+
+@contextmanager
+def _renewed(push: Push) -> Iterator[None]:
+    """Renew the push's lease for the time of the block, however long one step takes."""
+    over = threading.Event()
+
+    def renew() -> None:
+        try:
+            while not over.wait(RENEW_EVERY_S):
+                Push.objects.filter(pk=push.pk, state=Push.State.RUNNING).update(lease_until=Now() + LEASE)
+        finally:
+            connection.close()  # the thread's own
+
+    thread = threading.Thread(target=renew, daemon=True, name=f"push {push.pk}")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _deployment_for(policy: PolicyVersion) -> Deployment:
@@ -109,14 +142,14 @@ def _deployment_for(policy: PolicyVersion) -> Deployment:
 def _begin(policy: PolicyVersion, kind: Push.Kind, requested_by: User | None, takes_over: bool) -> Push:
     """Take the project's only place for a push; one whose lease ran out has died and gives it up."""
     now = timezone.now()
-    dead = Q(lease_until__lt=now) | (Q(policy=policy) if takes_over else Q(pk=None))
+    dead = Q(lease_until__lt=Now()) | (Q(policy=policy) if takes_over else Q(pk=None))
     Push.objects.filter(dead, project=policy.project, state=Push.State.RUNNING).update(
         state=Push.State.FAILED, error="the process that ran it ended", finished_at=now
     )
     try:
         with transaction.atomic():
             return Push.objects.create(
-                project=policy.project, policy=policy, kind=kind, requested_by=requested_by, lease_until=now + LEASE
+                project=policy.project, policy=policy, kind=kind, requested_by=requested_by, lease_until=Now() + LEASE
             )
     except IntegrityError as error:
         raise PushRefused("another push of this project is running") from error
@@ -127,8 +160,24 @@ def _verify(policy: PolicyVersion) -> str:
         if not Path(policy.directory).is_dir():
             raise DataError(f"{policy.directory}: is no directory")
         return "a base model: nothing was promised of its files"
+    manifest_file = Path(policy.directory) / MANIFEST
+    if not manifest_file.is_file() or file_sha256(manifest_file) != policy.manifest_sha256:
+        raise DataError(f"{manifest_file}: is not the one that the version was registered with")
     manifest = verify_manifest(policy.directory)
     return f"{len(manifest['files'])} files as the trainer wrote them"
+
+
+def _stage(run: _Run, policy: PolicyVersion) -> str:
+    """Load the version, after the live one where the endpoint has lost it: the canary asks both."""
+    live, said = run.deployment.live, ""
+    if live != policy:
+        try:
+            said = f"{live.name} was loaded again" if ensure_staged(deployment=run.deployment) else ""
+            run.live_answers = True
+        except BackendError as error:
+            said = f"{live.name}, which is live, does not answer and will not be compared: {error}"
+    run.backend.stage(policy)
+    return said
 
 
 def _canary(run: _Run, policy: PolicyVersion) -> str:
@@ -139,72 +188,98 @@ def _canary(run: _Run, policy: PolicyVersion) -> str:
             raise BackendError("the version answers nothing")
         return "no reference from a trainer; it answers"
     tolerance = run.deployment.endpoint.canary_tolerance
-    worst, old_worst = 0.0, 0.0
+    worst, apart = 0.0, 0.0
     live = run.deployment.live
     for prompt in canary["prompts"]:
-        worst = max(worst, _difference(run.backend.greedy(policy, prompt, canary["max_new_tokens"]), prompt, tolerance))
-        if live != policy:
-            old = run.backend.greedy(live, prompt, canary["max_new_tokens"])
-            old_worst = max(old_worst, _distance(old, prompt))
-    if live != policy and old_worst <= worst:
-        raise BackendError("the version answers no differently from the one before it: the old weights may be serving")
-    return f"within {worst:.3f} of the trainer's log-probabilities ({tolerance} allowed); the old one {old_worst:.3f}"
+        answer = run.backend.greedy(policy, prompt, canary["max_new_tokens"])
+        worst = max(worst, _difference(answer, prompt, tolerance))
+        if run.live_answers:
+            # Both are asked, and not only the trainer's record: weights that answer under two names answer alike.
+            apart = max(apart, _distance(run.backend.greedy(live, prompt, canary["max_new_tokens"]), answer))
+    said = f"within {worst:.3f} of the trainer's log-probabilities ({tolerance} allowed)"
+    if not run.live_answers:
+        return said
+    if apart <= worst:
+        raise BackendError(
+            f"the version answers no differently from {live.name}, which is live: the old weights may be serving"
+        )
+    return f"{said}; {apart:.3f} from those of {live.name}"
 
 
 def _difference(answer: CanaryPrompt, expected: CanaryPrompt, tolerance: float) -> float:
-    same = sum(a == b for a, b in zip(answer["tokens"], expected["tokens"], strict=False))
-    agreed = _agreed(answer, expected)
-    worst = max((abs(a - b) for a, b in agreed), default=0.0)
-    if worst > tolerance:
-        raise BackendError(f"a token's log-probability is {worst:.3f} from the trainer's; {tolerance} is allowed")
-    if not agreed and same < SAME_TOKENS * len(expected["tokens"]):
-        raise BackendError("the first token already is another than the trainer's")
-    return worst
+    """Return the largest difference of a log-probability, up to and with the first token that is another.
 
+    There two tokens were nearly equal, or their log-probabilities differ too: each side took its likeliest.
 
-def _agreed(answer: CanaryPrompt, expected: CanaryPrompt) -> list[tuple[float, float]]:
-    """Return both log-probabilities of the tokens up to the first that differs: after it they answer other contexts."""
-    pairs = []
+    Raises:
+        BackendError: it is more than the tolerance, or the answer ends before the trainer's.
+    """
+    worst = 0.0
     for mine, theirs, a, b in zip(
         answer["tokens"], expected["tokens"], answer["logprobs"], expected["logprobs"], strict=False
     ):
+        apart = abs(a - b)
+        if not apart <= tolerance:  # NaN is no agreement
+            raise BackendError(f"a token's log-probability is {apart:.3f} from the trainer's; {tolerance} is allowed")
+        worst = max(worst, apart)
         if mine != theirs:
-            break
-        pairs.append((a, b))
-    return pairs
+            return worst
+    if len(answer["tokens"]) != len(expected["tokens"]):
+        raise BackendError(f"{len(answer['tokens'])} tokens came where the trainer had {len(expected['tokens'])}")
+    return worst
 
 
-def _distance(answer: CanaryPrompt, expected: CanaryPrompt) -> float:
-    """Return how far an answer is: infinite once a token differs, else the largest difference."""
-    if answer["tokens"] != expected["tokens"]:
+def _distance(answer: CanaryPrompt, other: CanaryPrompt) -> float:
+    """Return how far two answers are apart: infinite where a token differs, else the largest difference."""
+    if answer["tokens"] != other["tokens"]:
         return float("inf")
-    return max((abs(a - b) for a, b in _agreed(answer, expected)), default=0.0)
+    return max((abs(a - b) for a, b in zip(answer["logprobs"], other["logprobs"], strict=True)), default=0.0)
 
 
 @transaction.atomic
 def _flip(push: Push, deployment: Deployment, policy: PolicyVersion) -> None:
-    """Move the pointer: from this commit on every new prompt is answered by the version."""
+    """Move the pointer: from this commit on every new prompt is answered by the version.
+
+    A push that was taken over by another process meanwhile moves nothing.
+    """
+    if not Push.objects.select_for_update().filter(pk=push.pk, state=Push.State.RUNNING).exists():
+        raise PushRefused("flip: another process has taken this push over")
     current = Deployment.objects.select_for_update().get(pk=deployment.pk)
     if current.live_id != policy.pk:
         current.previous_id, current.live = current.live_id, policy
     current.flipped_at = timezone.now()
     current.save(update_fields=["previous", "live", "flipped_at"])
-    _end(push, Push.State.LIVE, "")
+    if not _end(push, Push.State.LIVE, ""):
+        raise PushRefused(TAKEN_OVER)
     record_audit(
         actor=push.requested_by, action=f"policy.{push.kind}", subject=policy.name, project_slug=policy.project.slug
     )
 
 
-def _end(push: Push, state: Push.State, error: str) -> None:
+def _end(push: Push, state: Push.State, error: str) -> bool:
+    """Write how a push ended; False where it was taken to be dead before, and another may be at its work."""
     push.state, push.error, push.finished_at = state, error, timezone.now()
-    push.save(update_fields=["state", "error", "finished_at"])
+    held = Push.objects.filter(pk=push.pk, state=Push.State.RUNNING)
+    return bool(held.update(state=state, error=error, finished_at=push.finished_at))
 
 
-def _tidy(run: _Run, policy: PolicyVersion) -> None:
+def _unload_refused(run: _Run, policy: PolicyVersion) -> None:
+    """Give back the memory of a version that did not go live, unless it is served or kept for a rollback."""
+    deployment = Deployment.objects.get(pk=run.deployment.pk)
+    if policy.pk in (deployment.live_id, deployment.previous_id):
+        return
+    try:
+        run.backend.unstage(policy)
+    except BackendError as error:
+        logger.warning("push policy=%s unload: %s", policy.name, error)
+
+
+def _tidy(run: _Run) -> None:
     """After the flip: the server's default follows, and what is neither live nor the rollback is unloaded.
 
     The version is live whatever happens here, so a failure is written down and harms nobody.
     """
+    policy = run.push.policy
     try:
         run.backend.make_current(policy)
         deployment = Deployment.objects.get(pk=run.deployment.pk)

@@ -1,0 +1,360 @@
+"""TGI and vLLM as they misbehave: full, failing, cut off, an error with status 200, another version than was asked."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from feedback_app.projects.models import Project
+from feedback_app.serving.backends import BackendError, SamplingParameters, backend_of, base
+from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
+from feedback_app.serving.services import PushRefused, push_policy, register_policy
+from tests.factories import make_project
+from tests.inference_server import write_manifest
+
+pytestmark = pytest.mark.django_db
+SAMPLING = SamplingParameters(0.8, 1.0, 12)
+MESSAGES: Any = [{"role": "user", "content": "Hello"}]
+Answer = tuple[int, Any]
+
+
+@dataclass
+class Fake:
+    """A server outside of this machine, that answers by a table of routes; bodies it was sent are kept."""
+
+    routes: dict[str, Callable[[dict[str, Any]], Answer]] = field(default_factory=dict)
+    bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    url: str = ""
+
+
+def serve(fake: Fake) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            body = json.loads(self.rfile.read(length) or "{}")
+            fake.bodies.append((self.path, body))
+            status, content = fake.routes.get(self.path, lambda _: (404, {"error": "no such route"}))(body)
+            raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            # One that is cut off promises more than comes.
+            self.send_header("content-length", str(len(raw) + (100 if self.path in CUT_OFF else 0)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+CUT_OFF: set[str] = set()
+
+
+@pytest.fixture
+def fakes() -> Iterator[tuple[Fake, Fake]]:
+    pair = (Fake(), Fake())
+    servers = [serve(fake) for fake in pair]
+    yield pair
+    CUT_OFF.clear()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def project() -> Project:
+    return make_project()
+
+
+def make_output(root: Path, name: str) -> Path:
+    """Write what a stage leaves, with a canary of two tokens; no weights are read here."""
+    directory = root / name
+    (directory / "model").mkdir(parents=True)
+    (directory / "adapter").mkdir()
+    (directory / "adapter" / "adapter_config.json").write_text("{}")
+    canary = {"max_new_tokens": 2, "prompts": [{"inputs": "Hi", "tokens": [5, 6], "logprobs": [-0.5, -0.7]}]}
+    (directory / "canary.json").write_text(json.dumps(canary))
+    write_manifest(directory)
+    return directory
+
+
+def register(project: Project, directory: Path) -> PolicyVersion:
+    return register_policy(project=project, directory=directory, parent=None, source=PolicyVersion.Source.ROUND)
+
+
+def deploy(project: Project, endpoint: Endpoint, policy: PolicyVersion) -> None:
+    Deployment.objects.create(project=project, endpoint=endpoint, live=policy, flipped_at=timezone.now())
+
+
+def chat_of(model: str) -> dict[str, Any]:
+    return {
+        "id": "1", "object": "chat.completion", "created": 1, "model": model, "system_fingerprint": "x",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+    }  # fmt: skip
+
+
+# text-generation-inference, blue and green
+
+
+@dataclass
+class Colours:
+    """Two TGI servers; each serves what its CURRENT file named when it was last started."""
+
+    blue: Fake
+    green: Fake
+    root: Path
+    answers: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+
+    def start(self) -> Endpoint:
+        for name, fake in (("blue", self.blue), ("green", self.green)):
+            current = self.root / f"{name}.current"
+            fake.routes["/info"] = lambda _, current=current: (200, {"model_id": current.read_text()})
+            fake.routes["/generate"] = lambda _, current=current: (200, self.details(current.read_text()))
+        settings = {
+            name: {"url": fake.url, "current_file": str(self.root / f"{name}.current")}
+            for name, fake in (("blue", self.blue), ("green", self.green))
+        }
+        return Endpoint.objects.create(
+            name="tgi", backend="tgi", url=self.blue.url,
+            settings={**settings, "restart_timeout_s": 0.5, "poll_s": 0.02},
+        )  # fmt: skip
+
+    def details(self, model: str) -> dict[str, Any]:
+        tokens, logprobs = self.answers[model]
+        return {
+            "generated_text": "x",
+            "details": {"tokens": [{"id": t, "logprob": p} for t, p in zip(tokens, logprobs, strict=True)]},
+        }
+
+
+@pytest.fixture
+def colours(fakes: tuple[Fake, Fake], project: Project, tmp_path: Path) -> tuple[Colours, PolicyVersion, PolicyVersion]:
+    """Return both servers, the version that is live on blue, and one that is to go live."""
+    old, new = (register(project, make_output(tmp_path, name)) for name in ("old", "new"))
+    colours = Colours(*fakes, tmp_path)
+    colours.answers = {
+        f"{old.directory}/model": ([5, 7], [-0.9, -0.4]),
+        f"{new.directory}/model": ([5, 6], [-0.51, -0.69]),
+        "nothing": ([9], [-3.0]),
+    }
+    (tmp_path / "blue.current").write_text(f"{old.directory}/model")
+    (tmp_path / "green.current").write_text("nothing")
+    deploy(project, colours.start(), old)
+    return colours, old, new
+
+
+def live_of(project: Project) -> PolicyVersion:
+    return Deployment.objects.select_related("live").get(project=project).live
+
+
+def test_tgi_is_pushed_to_by_restarting_the_colour_that_serves_nobody(
+    colours: tuple[Colours, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    pair, old, new = colours
+    push_policy(policy=new)
+    assert live_of(project) == new
+    assert (pair.root / "green.current").read_text() == f"{new.directory}/model"
+    assert (pair.root / "blue.current").read_text() == f"{old.directory}/model"
+    # The next version takes the other colour, and the rollback is a flip back without a restart until then.
+    assert backend_of(Endpoint.objects.get()).address_of(new) == pair.green.url
+
+
+def test_a_colour_that_does_not_come_up_leaves_the_old_version(
+    colours: tuple[Colours, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    pair, old, new = colours
+    pair.green.routes["/info"] = lambda _: (503, {"error": "unhealthy", "error_type": "healthcheck"})
+    with pytest.raises(PushRefused, match=r"^stage: .*green did not come up"):
+        push_policy(policy=new)
+    pair.green.routes["/info"] = lambda _: (200, {"model_id": "another"})
+    with pytest.raises(PushRefused, match=r"^stage: .*green did not come up"):
+        push_policy(policy=new)
+    assert live_of(project) == old
+
+
+def test_a_colour_that_names_the_new_version_and_answers_with_the_old_is_found_out(
+    colours: tuple[Colours, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    pair, old, new = colours
+    pair.answers[f"{new.directory}/model"] = pair.answers[f"{old.directory}/model"]
+    with pytest.raises(PushRefused, match=r"^canary: "):
+        push_policy(policy=new)
+    # Near enough for the tolerance, and still the old one's.
+    near = ([5, 7], [-0.6, -0.8])
+    pair.answers = dict.fromkeys(pair.answers, near)
+    with pytest.raises(PushRefused, match="old weights may be serving"):
+        push_policy(policy=new)
+    assert live_of(project) == old
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (424, {"error": "Request failed during generation", "error_type": "generation"}),
+        (429, {"error": "Model is overloaded", "error_type": "overloaded"}),
+        (200, {"error": "unhealthy", "error_type": "healthcheck"}),
+        (200, {"generated_text": "x", "details": {"tokens": [{"id": 5}]}}),
+        (200, {"generated_text": "x", "details": None}),
+        (200, [1, 2]),
+        (200, b"<html>a proxy's page</html>"),
+    ],
+)
+def test_whatever_a_tgi_answers_in_place_of_tokens_is_a_refusal_in_words(
+    colours: tuple[Colours, PolicyVersion, PolicyVersion], project: Project, answer: Answer
+) -> None:
+    pair, old, new = colours
+    pair.green.routes["/generate"] = lambda _: answer
+    with pytest.raises(PushRefused, match=r"^canary: endpoint tgi: "):
+        push_policy(policy=new)
+    assert live_of(project) == old
+    assert Push.objects.get().state == Push.State.FAILED
+
+
+def test_an_answer_cut_off_in_the_middle_is_a_refusal(
+    colours: tuple[Colours, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    _, old, new = colours
+    CUT_OFF.add("/generate")
+    with pytest.raises(PushRefused, match=r"^canary: endpoint tgi: "):
+        push_policy(policy=new)
+    assert live_of(project) == old
+
+
+# vLLM, adapters by name
+
+
+@pytest.fixture
+def vllm(fakes: tuple[Fake, Fake], project: Project, tmp_path: Path) -> tuple[Fake, PolicyVersion, PolicyVersion]:
+    """Return a server of adapters, the version that is live there, and one that is to go live."""
+    fake = fakes[0]
+    old, new = (register(project, make_output(tmp_path, name)) for name in ("old", "new"))
+    loaded = {old.name: f"{old.directory}/adapter"}
+
+    def load(body: dict[str, Any]) -> Answer:
+        loaded[body["lora_name"]] = body["lora_path"]
+        return 200, {}
+
+    def unload(body: dict[str, Any]) -> Answer:
+        del loaded[body["lora_name"]]
+        return 200, {}
+
+    def complete(body: dict[str, Any]) -> Answer:
+        mine = body["model"] == new.name
+        logprobs = {
+            "tokens": ["token_id:5", "token_id:6" if mine else "token_id:7"],
+            "token_logprobs": [-0.52, -0.7] if mine else [-0.9, -0.4],
+        }
+        return 200, {"choices": [{"logprobs": logprobs}]}
+
+    fake.routes = {
+        "/v1/models": lambda _: (200, {"data": [{"id": name, "root": root} for name, root in loaded.items()]}),
+        "/v1/load_lora_adapter": load,
+        "/v1/unload_lora_adapter": unload,
+        "/v1/completions": complete,
+        "/v1/chat/completions": lambda body: (200, chat_of(body["model"])),
+    }
+    deploy(project, Endpoint.objects.create(name="vllm", backend="vllm", url=fake.url), old)
+    return fake, old, new
+
+
+def test_vllm_gets_a_new_name_for_each_version(
+    vllm: tuple[Fake, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    fake, _, new = vllm
+    push_policy(policy=new)
+    assert live_of(project) == new
+    assert ("/v1/load_lora_adapter", {"lora_name": new.name, "lora_path": f"{new.directory}/adapter"}) in fake.bodies
+
+
+def test_a_vllm_that_did_not_load_the_adapter_or_another_one_is_found_out(
+    vllm: tuple[Fake, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    fake, old, new = vllm
+    honest = fake.routes["/v1/load_lora_adapter"]
+    fake.routes["/v1/load_lora_adapter"] = lambda _: (200, {})
+    with pytest.raises(PushRefused, match=r"^identify: .*does not list"):
+        push_policy(policy=new)
+    fake.routes["/v1/load_lora_adapter"] = lambda body: honest({**body, "lora_path": "/elsewhere"})
+    with pytest.raises(PushRefused, match=r"^identify: .*is /elsewhere, not"):
+        push_policy(policy=new)
+    fake.routes["/v1/models"] = lambda _: (200, {"object": "list"})
+    with pytest.raises(PushRefused, match=r"^stage: .*not what such a server says"):
+        push_policy(policy=new)
+    assert live_of(project) == old
+
+
+# Sampling from either
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (424, {"error": "Request failed during generation", "error_type": "generation"}),
+        (500, {}),
+        (200, {"error": {"message": "out of memory", "http_status_code": 500}}),
+        (200, {"model": "MINE", "choices": [], "usage": None}),
+        (200, b"not JSON"),
+        (200, [1]),
+    ],
+)
+def test_a_sample_that_is_none_is_a_backend_error(
+    vllm: tuple[Fake, PolicyVersion, PolicyVersion], answer: Answer
+) -> None:
+    fake, old, _ = vllm
+    fake.routes["/v1/chat/completions"] = lambda _: answer
+    with pytest.raises(BackendError, match=r"^endpoint vllm: "):
+        backend_of(Endpoint.objects.get()).generate(old, MESSAGES, SAMPLING, [1, 2])
+
+
+def test_a_sample_cut_off_or_from_nobody_is_a_backend_error(vllm: tuple[Fake, PolicyVersion, PolicyVersion]) -> None:
+    _, old, _ = vllm
+    endpoint = Endpoint.objects.get()
+    CUT_OFF.add("/v1/chat/completions")
+    with pytest.raises(BackendError, match=r"^endpoint vllm: "):
+        backend_of(endpoint).generate(old, MESSAGES, SAMPLING, [1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        with pytest.raises(BackendError, match=r"^endpoint vllm: "):
+            backend_of(endpoint).generate(old, MESSAGES, SAMPLING, [1])
+
+
+def test_a_sample_of_another_version_is_never_taken(vllm: tuple[Fake, PolicyVersion, PolicyVersion]) -> None:
+    fake, old, new = vllm
+    fake.routes["/v1/chat/completions"] = lambda _: (200, chat_of(new.name))
+    with pytest.raises(BackendError, match=f"'{new.name}' answered in place of '{old.name}'"):
+        backend_of(Endpoint.objects.get()).generate(old, MESSAGES, SAMPLING, [1])
+
+
+def test_a_full_server_is_asked_again_for_a_while(
+    vllm: tuple[Fake, PolicyVersion, PolicyVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, old, _ = vllm
+    monkeypatch.setattr(base, "OVERLOAD_PAUSES_S", (0.0, 0.0))
+    full = (429, {"error": "Model is overloaded", "error_type": "overloaded"})
+    left = [full, full, (200, chat_of(old.name))]
+    fake.routes["/v1/chat/completions"] = lambda _: left.pop(0)
+    (generated,) = backend_of(Endpoint.objects.get()).generate(old, MESSAGES, SAMPLING, [11])
+    assert (generated.text, generated.seed, generated.token_count) == ("Yes.", 11, 2)
+    left[:] = [full] * 3
+    with pytest.raises(BackendError) as caught:
+        backend_of(Endpoint.objects.get()).generate(old, MESSAGES, SAMPLING, [11])
+    assert (caught.value.status, left) == (429, [])
+
+
+def test_an_endpoint_deployed_by_others_is_not_pushed_to(project: Project) -> None:
+    with pytest.raises(BackendError, match="by others"):
+        backend_of(Endpoint.objects.create(name="theirs", backend="external", url="http://example.test"))
