@@ -149,12 +149,13 @@ def clean_up(prefix: str) -> None:
     """Remove the projects of this run and everything in them."""
     from django.db import connection
 
-    tables = ("annotation_judgment", "annotation_assignment", "annotation_task_response", "annotation_task",
-              "annotation_response", "annotation_prompt")  # fmt: skip
+    tables = ("datasets_example_index", "annotation_judgment", "annotation_assignment", "annotation_task_response",
+              "annotation_task", "annotation_response", "annotation_prompt")  # fmt: skip
     with connection.cursor() as cursor:
         theirs = "project_id IN (SELECT id FROM projects_project WHERE slug LIKE %s)"
         for table in tables:
             scope = {
+                "datasets_example_index": f"task_id IN (SELECT id FROM annotation_task WHERE {theirs})",
                 "annotation_assignment": f"task_id IN (SELECT id FROM annotation_task WHERE {theirs})",
                 "annotation_task_response": f"task_id IN (SELECT id FROM annotation_task WHERE {theirs})",
                 "annotation_response": f"prompt_id IN (SELECT id FROM annotation_prompt WHERE {theirs})",
