@@ -1,6 +1,7 @@
 """Reads for the data browser: examples by words and filters, in any script."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import Exists, Func, OuterRef, Q, QuerySet, TextField
 from django.db.models.functions import Cast, Lower
@@ -73,7 +74,7 @@ def _judgments(chosen: ExampleFilter) -> Q:
     return wanted & Q(voided_at=None) if wanted else wanted
 
 
-def _flagged(flag: str) -> QuerySet[Judgment]:
+def _flagged(flag: str) -> QuerySet[Judgment, dict[str, Any]]:
     path = "$.* ? (@ == $name)"
     return Judgment.objects.extra(  # the ORM has no JSON path
         where=["jsonb_path_exists(flags, %s::jsonpath, jsonb_build_object('name', %s::text))"], params=[path, flag]

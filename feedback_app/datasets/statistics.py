@@ -92,4 +92,5 @@ def measure_data(*, project: Project) -> dict[str, Any]:
 def _rows(project: Project, query: str) -> Sequence[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(query, {"project": project.pk})
-        return cursor.fetchall()
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from feedback_app.annotation.models import Judgment
 from feedback_app.annotation.services import void_judgments
 from feedback_app.annotation.splits import hash_root, split_of
+from feedback_app.datasets.exporting.options import CHOICES
+from feedback_app.datasets.formats.exports import EXPORT_FORMATS
 from feedback_app.datasets.services import (
     create_dataset_version,
     folder_of,
@@ -130,6 +132,31 @@ def test_parquet_versions_hold_the_same_rows() -> None:
     typed = split_files(create_dataset_version(project=project, format="preference", options={}, file_type="parquet"))
     for split, path in typed.items():
         assert pyarrow.parquet.read_table(path).to_pylist() == rows_of(lines[split])
+
+
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.sampled_from(CHOICES[name])
+        for name in ("combine", "pairs", "margin", "ties", "all_bad", "split", "simulated")
+    },
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(format=st.sampled_from(sorted(EXPORT_FORMATS)), options=OPTIONS, count=st.integers(1, 12))
+def test_equal_inputs_give_equal_versions_by_whatever_rules(format: str, options: dict[str, Any], count: int) -> None:
+    project = make_project()
+    run_rows(project, judged_rows(count))
+    try:
+        first = create_dataset_version(project=project, format=format, options=options)
+    except ValidationError:
+        return  # nothing in it
+    run_rows(project, judged_rows(count))  # brings nothing new
+    second = create_dataset_version(project=project, format=format, options=first.options)
+    assert (first.content_sha256, first.options) == (second.content_sha256, second.options)
+    left, right = ({k: v for k, v in version.manifest.items() if k != "number"} for version in (first, second))
+    assert left == right
 
 
 PROMPTS = st.lists(

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -72,12 +73,13 @@ def test_a_hostile_row_is_refused_and_the_good_ones_land(row: bytes, reason: str
 @pytest.mark.django_db
 @pytest.mark.parametrize("format", ["oasst", "label-studio", "preference", "hh-rlhf", "helpsteer2"])
 def test_no_format_trips_over_rows_of_another_shape(format: str) -> None:
-    values = [None, 3, "x", [], {}, {"prompt": None}, {"prompt": {"text": 3}}, {"data": []}, {"data": {"prompt": {}}},
-              {"chosen": 1, "rejected": {}}, {"prompt": [[]], "chosen": [[]]}, {"preference_strength": "much"},
-              {"prompt": {"role": "prompter", "text": "x", "replies": [3]}},
-              {"data": {"prompt": "x", "answer1": "a", "answer2": 2}, "annotations": [{"result": [{"value": 1}]}]},
-              {"data": {"prompt": "x", "items": [None]}, "annotations": 7},
-              {"prompt": "x", "response": []}]  # fmt: skip
+    values: list[Any] = [
+        None, 3, "x", [], {}, {"prompt": None}, {"prompt": {"text": 3}}, {"data": []}, {"data": {"prompt": {}}},
+        {"chosen": 1, "rejected": {}}, {"prompt": [[]], "chosen": [[]]}, {"preference_strength": "much"},
+        {"prompt": {"role": "prompter", "text": "x", "replies": [3]}},
+        {"data": {"prompt": "x", "answer1": "a", "answer2": 2}, "annotations": [{"result": [{"value": 1}]}]},
+        {"data": {"prompt": "x", "items": [None]}, "annotations": 7}, {"prompt": "x", "response": []},
+    ]  # fmt: skip
     job = run_rows(make_project(), values, format=format)
     assert (job.state, job.rows_new) == (ImportJob.State.DONE, 0)
     # HelpSteer2's rows of one prompt, or of none, are refused as one.

@@ -59,7 +59,7 @@ def erase_from_project(
     with transaction.atomic():
         with connection.cursor() as cursor:  # no import brings it back meanwhile
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_SPACE, project.pk & 0x7FFFFFFF])
-        kind, subject, erased = _erase_annotator(project, annotator) if annotator else _erase_prompt(project, prompt)
+        kind, subject, erased = _erase_prompt(project, prompt) if prompt else _erase_annotator(project, annotator)
         erasure = Erasure.objects.create(
             project=project, kind=kind, subject_sha256=subject, judgments=len(erased.judgments),
             tasks=len(erased.tasks), erased_by=erased_by,
@@ -92,7 +92,7 @@ def _erase_annotator(project: Project, name: str) -> tuple[str, str, Erased]:
     return Erasure.Kind.ANNOTATOR, subject_of_annotator(name), erase_annotators(project=project, annotators=people)
 
 
-def _erase_prompt(project: Project, prompt_id: UUID | None) -> tuple[str, str, Erased]:
+def _erase_prompt(project: Project, prompt_id: UUID) -> tuple[str, str, Erased]:
     prompt = Prompt.objects.filter(project=project, pk=prompt_id).first()
     if prompt is None:
         raise ValidationError({"prompt": [_("the project has no such prompt")]})
