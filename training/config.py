@@ -83,16 +83,19 @@ class PretrainConfig(OptimiserConfig):
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
+    near_duplicates: float = 0.8  # of their five-word shingles in common: the later text is dropped; 0 keeps all
     lr: float = 3e-4
     schedule: Literal["constant", "linear", "cosine", "exponential", "inverse_sqrt"] = "cosine"
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("epochs", "batch", "vocabulary", "hidden_size", "layers", "heads", "checkpoint_every"):
+        for key in ("epochs", "batch", "hidden_size", "layers", "heads", "checkpoint_every"):
             self.check(getattr(self, key) >= 1, key, "1 or more")
         self.check(self.max_length >= 2, "max_length", "2 or more")
-        self.check(self.hidden_size % self.heads == 0, "hidden_size", "a multiple of heads")
+        self.check(self.hidden_size % (2 * self.heads) == 0, "hidden_size", "a multiple of twice the heads")
+        self.check(self.vocabulary >= 300, "vocabulary", "300 or more: 256 bytes and the special tokens")
+        self.check(0 <= self.near_duplicates <= 1, "near_duplicates", "from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
