@@ -36,6 +36,7 @@ export class Desk {
     this.last = /** @type {Item | null} */ (null);
     this.focus = 0;
     this.differences = false;
+    this.typing = ""; // the text that is being typed in
     this.act = this.act.bind(this);
     writeKeys(this.keymap.all);
     byId("differences").hidden = !canMark();

@@ -74,9 +74,13 @@ function rangesOf(marked) {
 
 /** Show a rewrite as insertions and deletions. @param {Element} into @param {string} before @param {string} after */
 export function showChanges(into, before, after) {
-  const parts = compare(pieces(before), pieces(after));
+  /** @type {{added?: boolean, removed?: boolean, value: string[]}[]} */
+  const parts = compare(pieces(before), pieces(after)) ?? [
+    { removed: true, value: [before] },
+    { added: true, value: [after] },
+  ];
   into.replaceChildren(
-    ...(parts ?? [{ removed: true, value: [before] }, { added: true, value: [after] }]).map((part) => {
+    ...parts.map((part) => {
       const made = document.createElement(part.added ? "ins" : part.removed ? "del" : "span");
       made.textContent = part.value.join("");
       return made;

@@ -17,8 +17,11 @@ export function enableDragging(drop) {
 class Drag {
   /** @param {HTMLElement} source @param {PointerEvent} event @param {(id: string, target: string) => void} drop */
   constructor(source, event, drop) {
-    [this.source, this.drop, this.pointer] = [source, drop, event.pointerId];
-    [this.x, this.y] = [event.clientX, event.clientY];
+    this.source = source;
+    this.drop = drop;
+    this.pointer = event.pointerId;
+    this.x = event.clientX;
+    this.y = event.clientY;
     this.over = /** @type {HTMLElement | null} */ (null);
     this.ghost = /** @type {HTMLElement | null} */ (null);
     this.ends = new AbortController();

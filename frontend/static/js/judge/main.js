@@ -34,7 +34,7 @@ function announce(text) {
   byId("said").textContent = text;
 }
 
-/** Show one notice by its name, or take it away. @param {string} name @param {string | null} text @param {any[]} [buttons] */
+/** Show one notice by its name, or take it away. @param {string} name @param {string | null} text @param {...HTMLElement} buttons */
 function notice(name, text, ...buttons) {
   byId("notices").querySelector(`[data-notice="${name}"]`)?.remove();
   if (text === null) return;
@@ -65,6 +65,8 @@ function setSaving(saving) {
   busy = saving;
   main.dataset.saving = String(saving);
   byId("submit").disabled = saving;
+  byId("skip").disabled = byId("report").disabled = saving || Boolean(desk.item?.judgment);
+  if (saving) announce("");
   const label = desk.item?.judgment ? "store_revision" : "submit";
   byId("submit").firstElementChild.textContent = say(saving ? "saving" : label);
 }
