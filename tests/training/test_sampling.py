@@ -100,7 +100,8 @@ def test_the_smallest_temperature_is_greedy(temperature: float, way: dict[str, A
 @pytest.mark.parametrize("penalty", [2.0**-126, 1e30])
 def test_the_most_extreme_penalties_leave_finite_scores(penalty: float) -> None:
     with np.errstate(invalid="raise"):
-        for way in ({}, {"top_p": 0.9}, {"temperature": 1e-30}):
+        ways: list[dict[str, Any]] = [{}, {"top_p": 0.9}, {"temperature": 1e-30}]
+        for way in ways:
             drawn = draw(do_sample=True, seed=3, repetition_penalty=penalty, prompt=(0, 1, 2), **way)
             # Divided by next to nothing, the scores of 0 and 1 are past all others; divided by 1e30, they are 0.
             assert drawn in (0, 1) if penalty < 1 else drawn != 2

@@ -31,8 +31,23 @@ class FakeEndpoint:
             "usage": {"prompt_tokens": 1, "completion_tokens": len(text.split()), "total_tokens": 2},
         }  # fmt: skip
 
+    def greedy(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a greedy generation: the base says 5, and every version that was trained 7."""
+        token = 5 if body["parameters"]["adapter_id"].endswith("-v0") else 7
+        details: dict[str, Any] = {
+            "tokens": [{"id": token, "text": "x", "logprob": -0.1, "special": False}],
+            "seed": None,
+        }
+        details |= {
+            "finish_reason": "length",
+            "generated_tokens": 1,
+            "policy_version": body["parameters"]["adapter_id"],
+        }
+        return {"generated_text": "x", "details": details}
+
     def info(self) -> dict[str, Any]:
-        return {"policies": [{"name": name, "path": path} for name, path in self.staged.items()]}
+        """Return what is staged, as the embedded server's /info says it."""
+        return {"policies": [{"name": name, "path": path, "state": "ready"} for name, path in self.staged.items()]}
 
 
 @contextmanager
@@ -49,6 +64,8 @@ def run_endpoint() -> Iterator[FakeEndpoint]:
             if self.path == "/admin/policies":
                 fake.staged[body["name"]] = body["path"]
                 self._send({})
+            elif self.path == "/generate":
+                self._send(fake.greedy(body))
             elif self.path == "/v1/chat/completions":
                 self._send(fake.complete(body))
             else:

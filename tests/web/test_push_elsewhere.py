@@ -33,6 +33,9 @@ class Fake:
     bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     url: str = ""
 
+    def answer(self, path: str, body: dict[str, Any]) -> Answer:
+        return self.routes[path](body) if path in self.routes else (404, {"error": "no such route"})
+
 
 def serve(fake: Fake) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
@@ -40,7 +43,7 @@ def serve(fake: Fake) -> ThreadingHTTPServer:
             length = int(self.headers.get("content-length") or 0)
             body = json.loads(self.rfile.read(length) or "{}")
             fake.bodies.append((self.path, body))
-            status, content = fake.routes.get(self.path, lambda _: (404, {"error": "no such route"}))(body)
+            status, content = fake.answer(self.path, body)
             raw = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             # One that is cut off promises more than comes.
@@ -120,9 +123,7 @@ class Colours:
 
     def start(self) -> Endpoint:
         for name, fake in (("blue", self.blue), ("green", self.green)):
-            current = self.root / f"{name}.current"
-            fake.routes["/info"] = lambda _, current=current: (200, {"model_id": current.read_text()})
-            fake.routes["/generate"] = lambda _, current=current: (200, self.details(current.read_text()))
+            self.follow(fake, self.root / f"{name}.current")
         settings = {
             name: {"url": fake.url, "current_file": str(self.root / f"{name}.current")}
             for name, fake in (("blue", self.blue), ("green", self.green))
@@ -131,6 +132,11 @@ class Colours:
             name="tgi", backend="tgi", url=self.blue.url,
             settings={**settings, "restart_timeout_s": 0.5, "poll_s": 0.02},
         )  # fmt: skip
+
+    def follow(self, fake: Fake, current: Path) -> None:
+        """Have a server be what its file names."""
+        fake.routes["/info"] = lambda _: (200, {"model_id": current.read_text()})
+        fake.routes["/generate"] = lambda _: (200, self.details(current.read_text()))
 
     def details(self, model: str) -> dict[str, Any]:
         tokens, logprobs = self.answers[model]
