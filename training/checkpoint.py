@@ -19,10 +19,12 @@ import torch
 
 from training.config import StageConfig, to_toml
 from training.records import MANIFEST, Manifest, file_sha256
+from training.tensorboard import FOLDER as TENSORBOARD
+from training.tensorboard import EventFiles
 
 KEPT_CHECKPOINTS = 2
 # Left out of the manifest: what only a resume needs, and what is written as the stage runs.
-NOT_IN_MANIFEST = ("checkpoints", MANIFEST)
+NOT_IN_MANIFEST = ("checkpoints", TENSORBOARD, MANIFEST)
 
 
 class Stopped(Exception):
@@ -45,6 +47,7 @@ class OutputDirectory:
         _write_atomically(path / "config.toml", to_toml(config))
         self.progress = path / "progress.jsonl"
         self.progress.touch()
+        self.events = EventFiles(path) if config.tensorboard else None
 
     @property
     def done(self) -> bool:
@@ -59,6 +62,8 @@ class OutputDirectory:
         }
         with self.progress.open("a", encoding="utf-8") as file:
             file.write(json.dumps(whole, allow_nan=False) + "\n")
+        if self.events is not None:
+            self.events.write(whole)
 
     def save_checkpoint(self, update: int, state: Mapping[str, Any]) -> None:
         """Keep what a resume needs after `update` updates, random states and the length of progress.jsonl with it."""
@@ -81,16 +86,24 @@ class OutputDirectory:
         found = sorted(self.checkpoints.glob("*.pt"))
         if not found:
             self.progress.write_text("")
+            self._rewrite_events()
             return None
         content = torch.load(found[-1], map_location="cpu", weights_only=True)
         os.truncate(self.progress, content["lines"])
+        self._rewrite_events()
         set_random_state(content["random"])
         return content["update"], content["state"]
+
+    def _rewrite_events(self) -> None:
+        if self.events is not None:
+            self.events.begin_again(self.progress)
 
     def finish(self, metrics: Mapping[str, Any], *, data: Sequence[str | Path], parents: Sequence[str | Path]) -> None:
         """Write metrics.json and then the manifest, atomically: from here on the stage is done."""
         _write_atomically(self.path / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True) + "\n")
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+        if self.events is not None:
+            self.events.close()
         manifest: Manifest = {
             "stage": self.stage,
             "files": {

@@ -26,6 +26,7 @@ class StageConfig:
     seed: int = 0
     dtype: Dtype = "auto"
     threads: int = 0  # 0: one for each core
+    tensorboard: bool = True  # event files beside progress.jsonl
     parents: tuple[str, ...] = ()  # directories whose manifests go into ours, beside those the stage reads
 
     def check(self, holds: bool, key: str, rule: str) -> None:

@@ -16,8 +16,8 @@ from training.records import DataError, read_lines
 UNREAD = frozenset({"script", "style", "template", "noscript", "svg", "head"})
 BLOCKS = frozenset(
     {"address", "article", "aside", "blockquote", "br", "dd", "div", "dl", "dt", "figure", "footer", "form", "h1", "h2",
-     "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table", "td", "th", "tr",
-     "ul"}
+     "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table", "td", "th",
+     "tr", "ul"}
 )  # fmt: skip
 # Something that opens or closes a tag, a comment or an entity; a lone "<" in prose or code is left alone.
 MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<!--|&(?:#\d+|#x[0-9a-fA-F]+|[a-zA-Z]{2,8});")
