@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import TextChoices
 from django.utils.translation import gettext_lazy as _
 
+from feedback_app.datasets.browsing import ExampleFilter
 from feedback_app.datasets.exporting.options import ExportOptions, OptionsError, parse_options
 from feedback_app.datasets.exporting.rows import attribute_bounds
 from feedback_app.datasets.services.versions import VERSION_FILE_TYPES
@@ -241,3 +242,60 @@ class DraftForm(forms.Form):
     def column_fields(self) -> list[forms.BoundField]:
         """Return the columns' fields."""
         return [self[name] for name in self.fields if name != "format"]
+
+
+class ExampleForm(forms.Form):
+    """What the data browser is narrowed to."""
+
+    words = forms.CharField(label=_("Words"), required=False)
+    split = forms.ChoiceField(label=_("Split"), choices=[("", _("all")), *SPLITS[1:4]], required=False)
+    language = forms.CharField(label=_("Language"), required=False, max_length=16)
+    policy = forms.CharField(label=_("Policy or model"), required=False, max_length=200)
+    annotator = forms.CharField(label=_("Judged by"), required=False, max_length=150)
+    flag = forms.CharField(label=_("Flag"), required=False, max_length=64)
+    since = forms.DateField(label=_("Judged since"), required=False, widget=forms.DateInput({"type": "date"}))
+    until = forms.DateField(label=_("Judged before"), required=False, widget=forms.DateInput({"type": "date"}))
+    unjudged = forms.BooleanField(label=_("those not judged yet too"), required=False)
+
+    def __init__(self, *args: Any, policies: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.policies = policies
+        self.fields["policy"].widget.attrs["list"] = "policies"
+
+    def chosen(self) -> ExampleFilter:
+        """Return the filter; fields in error narrow nothing."""
+        self.full_clean()
+        given = dict(self.cleaned_data)
+        judged = not given.pop("unjudged", False)
+        texts = {name: value if isinstance(value, str) else value.isoformat() for name, value in given.items() if value}
+        return ExampleFilter(judged=judged, **texts)
+
+
+class EraseForm(forms.Form):
+    """Whose judgments, or which prompt, is to be forgotten; the project's name is typed so that nobody slips."""
+
+    annotator = forms.CharField(
+        label=_("What this person judged"), required=False, max_length=150,
+        help_text=_("the name that exports and imports give"), widget=forms.TextInput({"autocomplete": "off"}),
+    )  # fmt: skip
+    prompt = forms.UUIDField(
+        label=_("Or this prompt, with all that hangs on it"), required=False, help_text=_("its id, as in exports")
+    )
+    withdraw = forms.BooleanField(
+        label=_("Delete the files of dataset versions that hold it, too"), required=False,
+        help_text=_("a round that still reads them will fail"),
+    )  # fmt: skip
+    confirm = forms.CharField(
+        label=_("The project's name in addresses"), widget=forms.TextInput({"autocomplete": "off"})
+    )
+
+    def __init__(self, *args: Any, slug: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.slug = slug
+        self.fields["confirm"].help_text = _("type %(slug)s: there is no way back") % {"slug": slug}
+
+    def clean_confirm(self) -> str:
+        """The name must be this project's."""
+        if self.cleaned_data["confirm"] != self.slug:
+            raise ValidationError(_("This is not the project's name: nothing was erased."))
+        return self.slug

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from feedback_app.accounts.models import User
 from feedback_app.datasets.models import ImportJob
-from feedback_app.datasets.services import create_dataset_version, run_import
+from feedback_app.datasets.services import create_dataset_version, index_examples, measure_duplicates, run_import
 from feedback_app.projects.invitations import create_invitation, token_of
 from feedback_app.projects.models import Member, Project
 from feedback_app.projects.services import publish_protocol
@@ -78,6 +78,9 @@ def filled(transactional_db: None) -> tuple[Project, User]:
     boss = make_user(project, Member.Role.MANAGER, username="mia")
     run_rows(project, judged_rows(10), by=boss)
     create_dataset_version(project=project, format="preference", options={"split": "all"})
+    create_dataset_version(project=project, format="preference", options={"combine": "majority"})
+    index_examples(project=project)
+    measure_duplicates(project=project, threshold=0.5)
     publish_protocol(project=project, protocol="instructgpt")
     create_invitation(project=project, role=Member.Role.ANNOTATOR, days=7, uses=3, created_by=boss, note="Autumn")
     return project, boss
@@ -88,7 +91,8 @@ def paths(project: Project) -> list[str]:
     base, task = f"/p/{project.slug}/", project.tasks.first()
     assert task is not None
     below = [
-        "tasks/", f"tasks/{task.pk}/", "quality/", "quality/fitted/", "data/", "data/versions/1/", "data/import/",
+        "tasks/", f"tasks/{task.pk}/", "quality/", "quality/fitted/", "data/", "data/versions/2/?against=1",
+        "data/browse/?unjudged=on", "data/figures/", "data/erase/", "data/import/",
         f"data/import/{ImportJob.objects.get().pk}/", "settings/", "settings/protocol/", "settings/guidelines/",
         "settings/people/",
     ]  # fmt: skip

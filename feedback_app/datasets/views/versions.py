@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
 from feedback_app.datasets import selectors, services
+from feedback_app.datasets.differences import diff_versions
 from feedback_app.datasets.exporting.rows import prepare_export
 from feedback_app.datasets.forms import Do, ExportForm
 from feedback_app.datasets.models import DatasetVersion
@@ -104,6 +105,8 @@ def version(request: ProjectRequest, number: int) -> HttpResponse:
     card = write_card(found.manifest).split("\n---\n", 1)[1]
     rules = {name: value for name, value in found.options.items() if value not in ("", [], {}, False)}
     context = {
+        "others": selectors.datasets_of(project=request.project).exclude(pk=found.pk),
+        "difference": _difference(request, found),
         "version": found,
         "card": render_markdown(card),
         "rules": rules,
@@ -111,3 +114,11 @@ def version(request: ProjectRequest, number: int) -> HttpResponse:
         "rounds": found.rounds.select_related("policy").order_by("number"),
     }
     return render(request, "datasets/version.html", context)
+
+
+def _difference(request: ProjectRequest, found: DatasetVersion) -> dict[str, Any] | None:
+    """Return what changed since the version that the address names."""
+    if not (number := request.GET.get("against", "")).isdecimal():
+        return None
+    against = get_object_or_404(DatasetVersion, project=request.project, number=int(number))
+    return diff_versions(version=found, against=against)
