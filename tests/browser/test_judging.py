@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, Route, expect
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.models import Assignment, Judgment, JudgmentRevision, Task
+from feedback_app.annotation.services import expire_reservations
 from feedback_app.annotation.services.judging import tiers_of
 from feedback_app.projects.models import GuidelinesReading, Project
 from feedback_app.projects.services import publish_guidelines
@@ -229,6 +231,50 @@ def test_undo_after_a_submit_opens_it_as_a_revision_and_comes_back(open_page: Op
     judgment = Judgment.objects.get()
     assert judgment.revision == 2
     assert JudgmentRevision.objects.get().verdict["ranking"] == list(reversed(verdict_of(judgment)))
+
+
+def test_an_ended_session_tears_nobody_out_of_a_sentence(open_page: OpenPage) -> None:
+    project, page = start(open_page, 1)
+    open_judging(page, project)
+    press(page, "Slash")
+    page.context.clear_cookies(name="sessionid")
+    page.keyboard.type("one")
+    expect(page.locator("[data-notice=session]")).to_be_visible()
+    page.keyboard.type(" two")
+    expect(page.locator("#rationale")).to_have_value("one two")
+    expect(page.locator("#sign-in-dialog")).to_be_hidden()
+
+
+def test_the_last_submit_of_all_can_be_opened_again(open_page: OpenPage) -> None:
+    project, page = start(open_page, 1)
+    open_judging(page, project)
+    press(page, "Digit1", "Enter")
+    expect(page.locator("#state-empty")).to_be_visible()
+    press(page, "Control+z", "Digit0", "Enter")
+    expect(page.locator("#state-empty")).to_be_visible()
+    judgment = Judgment.objects.get()
+    assert (judgment.ranks, judgment.revision) == ([0, 0], 2)
+
+
+def test_time_away_is_no_time_on_the_task_and_an_ended_reservation_is_said(open_page: OpenPage) -> None:
+    project, page = start(open_page, 1)
+    page.clock.install()
+    open_judging(page, project)
+    press(page, "Digit1")
+    page.clock.fast_forward(3600_000)  # an hour away: a minute after the last key, the clock stands
+    expect(page.locator("#clock")).to_have_text("1:00")
+    Assignment.objects.update(expires_at=timezone.now())
+    assert expire_reservations() == 1
+    press(page, "Slash")
+    page.keyboard.type("I am back")
+    page.clock.run_for(31_000)  # the next heartbeat
+    expect(page.locator("[data-notice=ended]")).to_be_visible()
+    press(page, "Control+Enter")
+    expect(page.locator("#state-empty")).to_be_visible()
+    stored = Judgment.objects.get()
+    assert stored.surplus is False  # its place was free still
+    assert stored.lead_time is not None
+    assert 60 <= stored.lead_time < 120
 
 
 def test_the_next_task_is_there_with_the_stored_answer(open_page: OpenPage) -> None:

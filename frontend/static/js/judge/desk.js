@@ -54,6 +54,7 @@ export class Desk {
     this.item = item;
     this.focus = 0;
     delete byId("flags").dataset.of;
+    this.toggleSheet(false);
     showPrompt(item.task);
     showResponses(item.task, this.act);
     showPanel(item.task, this.act, this.keymap.all);

@@ -38,7 +38,7 @@ function announce(text) {
 function notice(name, text, ...buttons) {
   byId("notices").querySelector(`[data-notice="${name}"]`)?.remove();
   if (text === null) return;
-  const danger = ["pending", "offline", "problem"].includes(name);
+  const danger = ["pending", "offline", "problem", "session"].includes(name);
   byId("notices").append(
     h("p", { class: `notice${danger ? " notice--danger" : ""}`, data: { notice: name } }, h("span", {}, text), ...buttons),
   );
@@ -52,6 +52,7 @@ function setState(state) {
     byId(id).hidden = !["judging", "loading"].includes(state);
   }
   if (state !== "judging") clock.stop();
+  byId("reopen").hidden = desk.last === null;
   if (state === "empty") byId("look-again").focus();
   if (state === "failed") byId("load-again").focus();
 }
@@ -123,7 +124,7 @@ async function prefetch() {
     if (item) queue.ready.push(item);
     main.dataset.ahead = String(queue.ready.length);
   } catch (error) {
-    if (!(error instanceof Offline || error instanceof ServerFailed || error instanceof SignedOut)) throw error;
+    if (![Offline, ServerFailed, SignedOut, Refused].some((kind) => error instanceof kind)) throw error;
   }
 }
 
@@ -135,6 +136,7 @@ async function withSession(run) {
     } catch (error) {
       if (!(error instanceof SignedOut)) throw error;
       await askSignIn();
+      notice("session", null);
     }
   }
 }
@@ -166,10 +168,20 @@ async function saveDraft(item) {
   } catch (error) {
     if (desk.item !== item || busy) return;
     byId("saved").textContent = say("draft_kept");
-    if (error instanceof SignedOut) await withSession(() => saveDraft(item));
+    if (error instanceof SignedOut) sessionEnded();
     else if (error instanceof Offline) notice("offline", say("offline"));
     else if (error instanceof Refused && error.status === 409) notice("ended", say("ended"));
   }
+}
+
+/** Nobody is torn out of a sentence by a dialog: it opens when they press, or when they submit. */
+function sessionEnded() {
+  const signIn = h("button", { type: "button", class: "button", onclick: async () => {
+    await askSignIn();
+    notice("session", null);
+    if (desk.item && !desk.item.judgment) await saveDraft(desk.item);
+  } }, say("sign_in")); // prettier-ignore
+  notice("session", say("session_ended"), signIn);
 }
 
 /* ---- submitting ---- */
@@ -336,7 +348,7 @@ setInterval(async () => {
     notice("offline", null);
     for (const next of queue.ready) if (next.expires - Date.now() < 2 * HEARTBEAT_MS) await queue.renew(next);
   } catch (error) {
-    if (error instanceof SignedOut) await askSignIn();
+    if (error instanceof SignedOut) sessionEnded();
     else if (error instanceof Offline) notice("offline", say("offline"));
     else if (error instanceof Refused && error.status === 409 && desk.item === item) notice("ended", say("ended"));
   }
@@ -354,11 +366,11 @@ addEventListener("pagehide", () => {
 
 const actions = { submit, skip: () => giveUp("skip"), report: () => giveUp("report"), undo, guidelines: showGuidelines,
   keys: () => showKeys(desk.keymap, desk.item?.task.protocol, () => desk.refresh()), leave: leaveRevision }; // prettier-ignore
-handleKeys(desk, actions, { main, isBusy: () => busy || isOpen(), again: advance });
+handleKeys(desk, actions, { main, isBusy: () => busy || isOpen() });
 byId("submit").addEventListener("click", submit);
 byId("skip").addEventListener("click", actions.skip);
 byId("report").addEventListener("click", actions.report);
-byId("undo").addEventListener("click", undo);
+for (const id of ["undo", "reopen"]) byId(id).addEventListener("click", undo);
 for (const id of ["show-guidelines", "show-guidelines-here"]) byId(id).addEventListener("click", showGuidelines);
 byId("show-keys").addEventListener("click", actions.keys);
 byId("look-again").addEventListener("click", advance);

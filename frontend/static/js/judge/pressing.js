@@ -5,7 +5,7 @@ import { combination, counts } from "./keys.js";
 
 /**
  * @param {import("./desk.js").Desk} desk @param {Record<string, () => void>} actions
- * @param {{main: HTMLElement, isBusy: () => boolean, again: () => void}} page
+ * @param {{main: HTMLElement, isBusy: () => boolean}} page
  */
 export function handleKeys(desk, actions, page) {
   document.addEventListener("keydown", (event) => {
@@ -15,7 +15,10 @@ export function handleKeys(desk, actions, page) {
       return;
     }
     if (page.isBusy()) return;
-    if (page.main.dataset.state !== "judging") return;
+    if (page.main.dataset.state !== "judging") {
+      if (desk.keymap.action(event) === "undo") actions.undo(); // the last submit of all can be opened again too
+      return;
+    }
     const done = inText(event.target) ? pressInText(event) : press(event);
     if (done) event.preventDefault();
   });
