@@ -191,6 +191,11 @@ class PPOConfig(OptimiserConfig):
     ptx: str = ""  # rows of prompt and completion, or text, for the pretraining loss
     ptx_coef: float = 0.0
     ptx_batch: int = 8
+    watch_reward: str = ""  # a second reward that PPO does not learn from: what the alarm compares with
+    alarm: Literal["note", "stop", "best"] = "note"  # best: end with the weights before things went wrong
+    alarm_kl: float = 0.0  # above 0: ring when the sequence KL passes it (nats)
+    alarm_length_ratio: float = 0.0  # above 1: ring when responses have become so many times as long, or as short
+    alarm_window: int = 8  # updates that are averaged
     samples_every: int = 10
     checkpoint_every: int = 10
 
@@ -202,8 +207,19 @@ class PPOConfig(OptimiserConfig):
             self.check(getattr(self, key) >= 1, key, "1 or more")
         for key in ("clip", "value_clip", "temperature"):
             self.check(getattr(self, key) > 0, key, "above 0")
-        for key in ("critic_lr", "kl_coef", "kl_target", "kl_stop", "reward_clip", "advantage_clip", "ptx_coef"):
+        for key in (
+            "critic_lr",
+            "kl_coef",
+            "kl_target",
+            "kl_stop",
+            "reward_clip",
+            "advantage_clip",
+            "ptx_coef",
+            "alarm_kl",
+        ):
             self.check(getattr(self, key) >= 0, key, "0 or more")
+        self.check(self.alarm_length_ratio == 0 or self.alarm_length_ratio > 1, "alarm_length_ratio", "0, or above 1")
+        self.check(self.alarm_window >= 2, "alarm_window", "2 or more")
         for key in ("gamma", "lam"):
             self.check(0 <= getattr(self, key) <= 1, key, "from 0 to 1")
         self.check(0 < self.top_p <= 1, "top_p", "above 0, at most 1")

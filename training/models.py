@@ -320,15 +320,23 @@ class MasterWeights:
         self.optimiser.zero_grad(set_to_none=True)
         return norm
 
+    def weights(self) -> list[Tensor]:
+        """Return a copy of the masters."""
+        return [master.detach().clone() for _, master in self.pairs]
+
+    def put_back(self, weights: Sequence[Tensor]) -> None:
+        """Set the weights to what weights() returned; the optimiser's own state stays."""
+        with torch.no_grad():
+            for (parameter, master), kept in zip(self.pairs, weights, strict=True):
+                master.copy_(kept)
+                if parameter is not master:
+                    parameter.copy_(master)
+
     def state(self) -> dict[str, Any]:
         return {"masters": [master.detach() for _, master in self.pairs], "optimiser": self.optimiser.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
-        with torch.no_grad():
-            for (parameter, master), kept in zip(self.pairs, state["masters"], strict=True):
-                master.copy_(kept)
-                if parameter is not master:
-                    parameter.copy_(master)
+        self.put_back(state["masters"])
         self.optimiser.load_state_dict(state["optimiser"])
 
 

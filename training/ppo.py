@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from training.advantages import RunningMoments, masked_mean
+from training.alarm import Alarm
 from training.canary import write_canary
 from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
 from training.config import PPOConfig, is_directory_reward
@@ -60,6 +61,7 @@ from training.rewards import load_reward
 from training.rollout import Rollout, Sampling, sample_responses
 
 SCORING_BATCH = 16
+SIGNS = ("kl", "length", "watch")
 
 
 class PPO:
@@ -79,6 +81,9 @@ class PPO:
         self.reference = Reference(self.policy, other)
         self.critic: Critic = make_critic(config, self.policy)
         self.reward = load_reward(config.reward, config.dtype)
+        self.watched_reward = load_reward(config.watch_reward, config.dtype) if config.watch_reward else None
+        self.alarm = Alarm(config)
+        self.best: tuple[int, list[Tensor]] | None = None  # (updates done, the policy's weights then)
         rate = critic_lr(config)
         policy_weights = list(self.policy.parameters())
         self.policy_optimiser = MasterWeights([(policy_weights, config.lr)], config)
@@ -104,6 +109,8 @@ class PPO:
             "critic": self.critic_optimiser.state(),
             "moments": self.moments.state(),
             "kl_coef": self.kl_coef,
+            "alarm": self.alarm.state(),
+            "best": self.best,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -112,6 +119,8 @@ class PPO:
         self.critic_optimiser.load(state["critic"])
         self.moments.load(state["moments"])
         self.kl_coef = state["kl_coef"]
+        self.alarm.load(state["alarm"])
+        self.best = state["best"]
 
     def generator(self, update: int, purpose: int) -> torch.Generator:
         """Return a source of chance that depends on the seed and the place alone: a resume needs to keep none."""
@@ -168,6 +177,9 @@ class PPO:
         rewards_BT = shape_rewards(scores_B, rollout, kl_BT, self.kl_coef, self.moments, config)
         experience = make_experience(rollout, scored, values_BT, rewards_BT, config)
         metrics = rollout_metrics(rollout, scored, scores_B, kl_BT)
+        if self.watched_reward is not None:
+            watched = self.watched_reward([row.prompt for row, _ in chosen], texts)
+            metrics["watch/scores"] = sum(watched) / len(watched)
         metrics["objective/rlhf_reward"] = float(rewards_BT.sum(1).mean())
         metrics["objective/kl_coef"] = self.kl_coef
         metrics["critic/explained_variance"] = explained_variance(
@@ -253,6 +265,13 @@ class PPO:
             "policy/grad_norm": norms[1],
         }
 
+    def look_out(self, update: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Show a rollout to the alarm, and keep the weights that sampled it where they are the ones to come back to."""
+        signs = self.alarm.see(metrics)
+        if self.config.alarm == "best" and self.alarm.at_best and not any(signs.values()):
+            self.best = (update, self.policy_optimiser.weights())
+        return {f"alarm/{name}": float(rings) for name, rings in signs.items()}
+
     def adapt_kl(self, kl: float) -> None:
         """Move the coefficient towards the KL target (arXiv:1909.08593, section 2.2), where there is one."""
         if self.config.kl_target:
@@ -277,25 +296,39 @@ def run(config: PPOConfig, output: OutputDirectory) -> None:
     if (found := output.load_checkpoint()) is not None:
         first, state = found
         ppo.load(state)
-    metrics: dict[str, float] = {}
     with stop_requests() as stop:
         for update in range(first, config.updates):
             metrics = _update(ppo, update, output)
             output.log({"update": update + 1, "updates": config.updates, **metrics})
-            last = update + 1 == config.updates
+            rings = config.alarm != "note" and any(metrics.get(f"alarm/{name}") for name in SIGNS)
+            last = update + 1 == config.updates or rings
             if stop.received or (not last and (update + 1) % config.checkpoint_every == 0):
                 output.save_checkpoint(update + 1, ppo.state())
             if stop.received and not last:
                 raise Stopped
+            if rings:
+                break
+    ended = _end(ppo, output)
     save_model(ppo.policy, ppo.tokenizer, output.path)
     write_canary(output.path)
     parents = [config.policy, *([config.reward] if is_directory_reward(config.reward) else []), *config.parents]
-    output.finish(_last_line(output), data=[config.prompts, *filter(None, [config.ptx])], parents=parents)
+    output.finish(ended, data=[config.prompts, *filter(None, [config.ptx])], parents=parents)
+
+
+def _end(ppo: PPO, output: OutputDirectory) -> dict[str, float]:
+    """Put back the best weights where the alarm asks for it; return the stage's metrics."""
+    metrics = _last_line(output)
+    rang = any(metrics.get(f"alarm/{name}") for name in SIGNS)
+    if rang and ppo.best is not None:
+        ppo.policy_optimiser.put_back(ppo.best[1])
+        metrics["alarm/back_to_update"] = ppo.best[0]
+    return metrics
 
 
 def _update(ppo: PPO, update: int, output: OutputDirectory) -> dict[str, float]:
     began = time.perf_counter()
     experience, metrics, samples = ppo.roll_out(update)
+    metrics |= ppo.look_out(update, metrics)
     rolled = time.perf_counter()
     metrics |= ppo.learn(experience, update)
     ppo.adapt_kl(metrics["objective/kl"])

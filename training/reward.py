@@ -178,18 +178,14 @@ class RewardTraining:
         loss = float(pairwise_loss(chosen_N, rejected_N).mean())
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.worse = loss, step, 0
-            self.best = [master.detach().clone() for _, master in self.optimiser.pairs]
+            self.best = self.optimiser.weights()
         else:
             self.worse += 1
         return {"loss/validation": loss, "reward/accuracy": float((chosen_N > rejected_N).double().mean())}
 
     def restore_best(self) -> None:
         """Put the best weights back."""
-        with torch.no_grad():
-            for (parameter, master), kept in zip(self.optimiser.pairs, self.best, strict=True):
-                master.copy_(kept)
-                if parameter is not master:
-                    parameter.copy_(kept)
+        self.optimiser.put_back(self.best)
 
     def state(self) -> dict[str, Any]:
         return {
