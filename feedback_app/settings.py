@@ -82,6 +82,8 @@ else:
     SECRET_KEY = os.environ.get("SECRET_KEY") or embedded_secret_key()
     ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",")
 
+# Where workers reach the pages, for simulated annotators; without it they start a web server of their own meanwhile.
+SITE_URL = os.environ.get("SITE_URL", "")
 DEBUG = os.environ.get("DEBUG") == "1"
 BASE_MODEL = os.environ.get("BASE_MODEL", str(DATA_DIR / "models" / "base"))
 

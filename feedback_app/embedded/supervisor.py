@@ -169,7 +169,12 @@ class Supervisor:
         worker = ("-m", "celery", "-A", "feedback_app", "worker", "--without-gossip", "--without-mingle", "-l", "info")
         schedule = str(run_dir(self.data_dir) / "beat")
         return [
-            Child("worker", self._python(*worker, "-Q", "ctl", "-c", "2", "-n", "ctl@%h"), self._log("worker")),
+            Child(
+                "worker",
+                self._python(*worker, "-Q", "ctl", "-c", "2", "-n", "ctl@%h"),
+                self._log("worker"),
+                environment={"SITE_URL": f"http://{WEB_HOST}:{self.port}"},
+            ),
             # Training gives way to the pages beside it: judging stays quick during a round.
             Child(
                 "gpu-worker",

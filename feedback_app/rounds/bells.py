@@ -6,7 +6,7 @@ from uuid import UUID
 from kombu.exceptions import OperationalError
 
 from feedback_app.annotation.tasks import sample
-from feedback_app.rounds.tasks import kick
+from feedback_app.rounds.tasks import kick, simulate
 
 logger = logging.getLogger(__name__)
 
@@ -25,3 +25,11 @@ def ring_sample(job_id: UUID) -> None:
         sample.delay(str(job_id))
     except OperationalError as error:
         logger.warning("sample job=%s waits: the broker does not answer (%s)", job_id, error)
+
+
+def ring_simulation(simulation_id: UUID) -> None:
+    """Ring for a simulation."""
+    try:
+        simulate.delay(str(simulation_id))
+    except OperationalError as error:
+        logger.warning("simulation=%s waits: the broker does not answer (%s)", simulation_id, error)

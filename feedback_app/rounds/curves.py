@@ -55,7 +55,7 @@ CHARTS = (
     Chart("policy_loss", RoundStep.Name.PPO, gettext_lazy("Policy loss"), "", (Line("loss/policy_avg", NOW),)),
     Chart("value_loss", RoundStep.Name.PPO, gettext_lazy("Value loss"), "", (Line("loss/value_avg", NOW),)),
     Chart(
-        "reward_loss", RoundStep.Name.REWARD, gettext_lazy("Reward model: loss"), gettext_lazy("on training pairs"),
+        "reward_loss", RoundStep.Name.REWARD, gettext_lazy("Reward model: loss"), "",
         (
             Line("loss/reward", gettext_lazy("for PPO"), "reward"),
             Line("loss/reward", gettext_lazy("the judge"), "judge"),
@@ -63,7 +63,7 @@ CHARTS = (
     ),
     Chart(
         "reward_accuracy", RoundStep.Name.REWARD, gettext_lazy("Reward model: accuracy"),
-        gettext_lazy("on pairs kept apart"),
+        gettext_lazy("kept apart"),
         (
             Line("reward/accuracy", gettext_lazy("for PPO"), "reward"),
             Line("reward/accuracy", gettext_lazy("the judge"), "judge"),
@@ -126,6 +126,7 @@ def _drawn(chart: Chart, lines: list[dict[str, Any]], updates: int) -> dict[str,
             {"label": line["label"], "behind": line["behind"], "y": [line["points"].get(at) for at in x]}
             for line in lines
         ],
+        "legend": [line["label"] for line in lines if not line["behind"]] if len(newest) > 1 else [],
         "now": " · ".join(figure(value) for value in newest),
         "said": _said(chart, lines, updates),
         "svg": [{"behind": line["behind"], "points": polyline(line["points"], frame)} for line in lines],

@@ -166,3 +166,42 @@ class ScheduleSlot(models.Model):
 
     def __str__(self) -> str:
         return self.slot
+
+
+class Simulation(models.Model):
+    """Judgments that simulated annotators are asked for; the row is the queue."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", _("queued")
+        RUNNING = "running", _("running")
+        DONE = "done", _("done")
+        FAILED = "failed", _("failed")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="simulations")
+    annotators = models.PositiveSmallIntegerField()
+    judgments = models.PositiveIntegerField(help_text=_("wanted in all"))
+    preference = models.CharField(max_length=40, help_text=_("one of ours; code is for the command line alone"))
+    noise = models.FloatField()
+    judged = models.PositiveIntegerField(default=0)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
+    fence = models.PositiveIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True)
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "rounds_simulation"
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project"],
+                condition=Q(state__in=["queued", "running"]),
+                name="simulation_one_active_a_project",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project}: {self.judged} of {self.judgments} {self.preference}"

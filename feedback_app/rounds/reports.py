@@ -67,8 +67,8 @@ def strip_of(held: Round, now: datetime | None = None) -> list[StepReport]:
 
 def _reward_parts(held: Round) -> int:
     """Return how many models the reward step trains: a judge of its own too, where there were prompts for one."""
-    exported = next((step.metrics for step in held.steps.all() if step.name == RoundStep.Name.EXPORT), {})
-    return 2 if exported.get("pairs/judge") else 1
+    exported = step_named(held, RoundStep.Name.EXPORT)
+    return 2 if exported is not None and exported.metrics.get("pairs/judge") else 1
 
 
 def _report(step: RoundStep, now: datetime, parts: int) -> StepReport:
@@ -235,18 +235,17 @@ def _compared(metrics: Mapping[str, Any], key: str, own: str, label: str, unit: 
 
 
 def evaluation_answers(held: Round) -> list[dict[str, Any]]:
-    """Return what the new policy, its parent and the base answered to the same prompts, best gain first.
+    """Return what the new policy, its parent and the base answered to the same prompts, none chosen for its answer.
 
-    Each is {"prompt": messages, "answers": [{"role", "text", "score"}], "gain"}; gain is None without a judge.
+    Each is {"prompt": messages, "answers": [{"role", "label", "text", "score"}], "gain"}, in the evaluation's order,
+    which a hash made; gain is None without a judge.
     """
     step = step_named(held, RoundStep.Name.EVALUATE)
     path = Path(settings.DATA_DIR) / step.directory / "samples.jsonl" if step and step.directory else None
     if path is None or not path.is_file():
         return []
     with path.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    found = [_answer(row) for row in rows]
-    return sorted(found, key=lambda row: row["gain"] or 0.0, reverse=True)
+        return [_answer(json.loads(line)) for line in lines]
 
 
 def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,4 +275,21 @@ def gate_rows(held: Round) -> list[dict[str, Any]]:
     return [
         {"name": GATE_NAMES.get(check["name"], check["name"]), "passed": check["passed"], "said": check["said"]}
         for check in held.gate.get("checks", [])
+    ]
+
+
+def beside(metrics: Mapping[str, Any], parents: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what was measured of a version and of its parent alike, each over its own parent, in words and figures."""
+    labels = [
+        ("win_rate/parent", _("Wins over its own parent"), True),
+        ("win_rate/base", _("Wins over the base"), True),
+        ("reward_under_test/accuracy", _("Its reward model agrees with people"), True),
+        ("kl/base", _("KL to the base"), False),
+        ("response/length", _("Response length"), False),
+        ("perplexity/policy", _("Perplexity on a fixed text"), False),
+    ]
+    return [
+        {"label": label, "share": share, "own": metrics.get(key), "parents": parents.get(key)}
+        for key, label, share in labels
+        if key in metrics and key in parents
     ]

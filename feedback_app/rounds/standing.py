@@ -1,9 +1,11 @@
 """How a round stands, in words a manager acts on: what happened, what was kept, and what may be pressed."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.utils import timezone
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -14,6 +16,8 @@ from feedback_app.rounds.selectors import usable_judgments
 State = Round.State
 # After this a queued round has no worker: a bell is answered at once, and beat rings again every 15 seconds.
 UNCLAIMED_AFTER = timedelta(seconds=45)
+# A process that the kernel killed, as Python and as a shell tell it.
+KILLED = re.compile(r"exit code (-9|137)\b")
 
 
 @dataclass(frozen=True)
@@ -96,19 +100,22 @@ def _succeeded(held: Round, now: datetime) -> Standing:
 
 def _rejected(held: Round, now: datetime) -> Standing:
     text = _("Not gone live: %(why)s. The old policy goes on answering.") % {"why": held.error.rstrip(".")}
-    return Standing(text, "danger", ("retry_gate", "retry_ppo"))
+    return Standing(text, "danger", ("again", "start"))
 
 
 def _failed(held: Round, now: datetime) -> Standing:
     step = next((s for s in held.steps.all() if s.state == RoundStep.State.FAILED), running_step(held))
     name = step.get_name_display() if step else _("the round")
-    text = _("%(step)s failed: %(why)s") % {"step": name.capitalize(), "why": held.error.rstrip(".")}
-    return Standing(f"{text}. {_kept(held)}", "danger", ("retry",))
+    text = _("%(step)s failed: %(why)s") % {"step": capfirst(name), "why": held.error.rstrip(".")}
+    hint = ""
+    if KILLED.search(held.error):
+        hint = _("It was killed, most likely for want of memory: a smaller batch, shorter texts or LoRA need less.")
+    return Standing(" ".join(filter(None, (f"{text}.", hint, _kept(held)))), "danger", ("retry", "again"))
 
 
 def _cancelled(held: Round, now: datetime) -> Standing:
     text = _("Cancelled. Its checkpoint is kept: it can go on from there.")
-    return Standing(f"{text} {_kept(held)}", "", ("retry",))
+    return Standing(f"{text} {_kept(held)}", "", ("retry", "again"))
 
 
 _SAY = {

@@ -13,6 +13,7 @@ from feedback_app.rounds.runner import work_on_round
 from feedback_app.rounds.schedules import start_due_rounds
 from feedback_app.rounds.selectors import waiting_rounds
 from feedback_app.rounds.services import queue_fed_rounds
+from feedback_app.rounds.simulation.jobs import run_simulation, waiting_simulations
 from feedback_app.serving.services import restage_missing
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,12 @@ logger = logging.getLogger(__name__)
 def kick(round_id: str) -> None:
     """Work on a round, unless somebody does already."""
     work_on_round(round_id=UUID(round_id))
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
+def simulate(simulation_id: str) -> None:
+    """Let simulated annotators judge, unless a worker does already."""
+    run_simulation(simulation_id=UUID(simulation_id))
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
@@ -35,12 +42,14 @@ def tick_rounds() -> None:
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def tick_queue() -> None:
-    """Give places back, keep queues filled, and ring again for sampling and imports that wait."""
+    """Give places back, keep queues filled, and ring again for samplings, simulations and imports that wait."""
     expire_reservations()
     forget_answers()
     refill_queues()
     for job in waiting_sample_jobs():
         sample.delay(str(job.pk))
+    for simulation_id in waiting_simulations():
+        simulate.delay(str(simulation_id))
     ring_waiting_imports.delay()
 
 

@@ -28,7 +28,9 @@ def hold_web(url: str) -> Iterator[str]:
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--blocking-threads", "8", "--no-ws",
         "--log-level", "warning",
     ]  # fmt: skip
-    child = Child("web", command, settings.DATA_DIR / "logs" / "simulate-web.log")
+    # Its own name is let in, whatever name the site goes by; over plain HTTP, for nobody else comes here.
+    environment = {"ALLOWED_HOSTS": ",".join([*settings.ALLOWED_HOSTS, "127.0.0.1"])}
+    child = Child("web", command, settings.DATA_DIR / "logs" / "simulate-web.log", environment=environment)
     child.start()
     try:
         _wait(f"http://127.0.0.1:{port}", child)

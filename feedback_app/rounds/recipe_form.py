@@ -1,0 +1,230 @@
+"""The recipe as a form: a field for each setting that a page may change, made from the recipe's own declarations."""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from django import forms
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from feedback_app.datasets.exporting.options import CHOICES, ExportOptions
+from feedback_app.datasets.forms import ADJUDICATED, ALL_BAD, COMBINE, MARGIN, PAIRS, SIMULATED, TIES
+from feedback_app.rounds.recipe_text import with_operators, without_operators
+from feedback_app.rounds.recipes import FILLED_IN, OPERATORS_ALONE, STAGES, Gate, Recipe, RecipeError, parse_recipe
+
+ORIGINS = (("parent", gettext_lazy("the live policy")), ("base", gettext_lazy("the base model")))
+# What a round reads of judgments unless its recipe says otherwise; truncated as the export step takes it.
+JUDGMENTS: dict[str, Any] = {
+    name: getattr(ExportOptions(), name)
+    for name in (
+        "simulated", "combine", "pairs", "ties", "margin", "all_bad", "adjudicated", "minimum_strength",
+        "minimum_agreement", "rating_gap", "policy_decay",
+    )
+} | {"truncated": True}  # fmt: skip
+JUDGMENT_WORDS: dict[str, Any] = {
+    "simulated": SIMULATED, "combine": COMBINE, "pairs": PAIRS, "ties": TIES, "margin": MARGIN, "all_bad": ALL_BAD,
+    "adjudicated": ADJUDICATED,
+}  # fmt: skip
+# Shown at once; every other setting of its table is a click away.
+FIRST = {
+    "judgments": ("simulated", "combine", "pairs", "ties"),
+    "sft": ("epochs", "batch", "lr"),
+    "reward": ("epochs", "batch", "max_length", "lr"),
+    "ppo": (
+        "updates", "rollout_batch", "response_length", "lr", "kl_coef", "lora_rank", "critic", "ppo_epochs",
+        "minibatch",
+    ),
+    "evaluate": ("max_prompts", "response_length"),
+}  # fmt: skip
+# Of the machine, or no use without what only an operator sets.
+NOT_HERE = {"parents", "threads", "ptx_coef", "ptx_batch"}
+LABELS: dict[str, str | Promise] = {
+    "start_from": gettext_lazy("Train on from"),
+    "reference": gettext_lazy("Stay close to (KL reference)"),
+    "max_pairs": gettext_lazy("Pairs at most (0: all)"),
+    "minimum_judgments": gettext_lazy("Wait for so many judgments (0: start at once)"),
+    "judge_share": gettext_lazy("Share of prompts kept for the judge"),
+    "use_sft": gettext_lazy("Fine-tune on annotators' rewrites first"),
+    "max_hours": gettext_lazy("Hours at most"),
+    "judgments.simulated": gettext_lazy("Simulated judgments"),
+    "judgments.combine": gettext_lazy("From many judgments"),
+    "judgments.pairs": gettext_lazy("Pairs of a ranking"),
+    "judgments.ties": gettext_lazy("Ties"),
+    "judgments.margin": gettext_lazy("Margin"),
+    "judgments.all_bad": gettext_lazy("Rankings of bad answers alone"),
+    "judgments.adjudicated": gettext_lazy("Where a reviewer has decided"),
+    "judgments.minimum_strength": gettext_lazy("Strength at least"),
+    "judgments.minimum_agreement": gettext_lazy("Agreement at least"),
+    "judgments.rating_gap": gettext_lazy("Gap of two scores at least"),
+    "judgments.policy_decay": gettext_lazy("Weight of each older policy"),
+    "judgments.truncated": gettext_lazy("Answers cut off by length"),
+    "epochs": gettext_lazy("Epochs"),
+    "batch": gettext_lazy("Batch"),
+    "lr": gettext_lazy("Learning rate"),
+    "max_length": gettext_lazy("Tokens of an example at most"),
+    "updates": gettext_lazy("Updates"),
+    "rollout_batch": gettext_lazy("Prompts an update"),
+    "response_length": gettext_lazy("Tokens of a response"),
+    "max_prompt_length": gettext_lazy("Tokens of a prompt at most"),
+    "ppo_epochs": gettext_lazy("Epochs of an update"),
+    "minibatch": gettext_lazy("Minibatch"),
+    "kl_coef": gettext_lazy("KL coefficient"),
+    "lora_rank": gettext_lazy("LoRA rank (0: all weights)"),
+    "critic": gettext_lazy("Critic"),
+    "max_prompts": gettext_lazy("Prompts at most"),
+    "gate.approval": gettext_lazy("A manager must approve"),
+    "gate.win_rate_over_parent": gettext_lazy("Win rate over the parent: its interval reaches"),
+    "gate.max_kl": gettext_lazy("KL to the parent at most (nats)"),
+    "gate.max_length_ratio": gettext_lazy("Length at most, times the parent's"),
+    "gate.min_length_ratio": gettext_lazy("Length at least, times the parent's"),
+    "gate.max_perplexity_ratio": gettext_lazy("Perplexity at most, times the base's"),
+}
+TITLES: dict[str, str | Promise] = {
+    "": gettext_lazy("Round"),
+    "judgments": gettext_lazy("From judgments to pairs"),
+    "sft": gettext_lazy("Supervised fine-tuning"),
+    "reward": gettext_lazy("Reward model"),
+    "ppo": gettext_lazy("PPO"),
+    "evaluate": gettext_lazy("Evaluation"),
+    "gate": gettext_lazy("Gate (0 turns a bound off)"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting: where it stands, what kind of value it takes, and the default that an empty field means."""
+
+    table: str
+    name: str
+    kind: Any
+    default: Any
+
+    @property
+    def key(self) -> str:
+        return f"{self.table}.{self.name}" if self.table else self.name
+
+    @property
+    def label(self) -> str:
+        return str(LABELS.get(self.key) or LABELS.get(self.name) or self.name.replace("_", " "))
+
+
+def _settings() -> list[Setting]:
+    plain = [
+        Setting("", entry.name, typing.get_type_hints(Recipe)[entry.name], entry.default)
+        for entry in dataclasses.fields(Recipe)
+        if entry.default is not dataclasses.MISSING and entry.name != "launcher"
+    ]
+    judgments = [Setting("judgments", name, type(value), value) for name, value in JUDGMENTS.items()]
+    gate = [
+        Setting("gate", entry.name, typing.get_type_hints(Gate)[entry.name], entry.default)
+        for entry in dataclasses.fields(Gate)
+    ]
+    return [*plain, *judgments, *(s for stage in STAGES for s in _stage_settings(stage)), *gate]
+
+
+def _stage_settings(stage: str) -> list[Setting]:
+    hints = typing.get_type_hints(STAGES[stage])
+    apart = FILLED_IN[stage] | OPERATORS_ALONE.get(stage, set()) | NOT_HERE
+    return [
+        Setting(stage, entry.name, hints[entry.name], entry.default)
+        for entry in dataclasses.fields(STAGES[stage])
+        if entry.name not in apart
+    ]
+
+
+SETTINGS = _settings()
+
+
+def _field(setting: Setting) -> forms.Field:
+    """Return a field that may be left empty, which means the default it shows."""
+    more: dict[str, Any] = {"label": setting.label, "required": False}
+    if setting.name in ("start_from", "reference"):
+        return forms.ChoiceField(choices=ORIGINS, **more)
+    if setting.table == "judgments" and setting.name in CHOICES:
+        return _choice(JUDGMENT_WORDS[setting.name], setting.default, more)
+    if setting.kind is bool:
+        return _choice((("true", _("yes")), ("false", _("no"))), str(setting.default).lower(), more)
+    if typing.get_origin(setting.kind) is Literal:
+        return _choice([(option, option) for option in typing.get_args(setting.kind)], setting.default, more)
+    shown = {"placeholder": f"{setting.default:g}", "step": "any"}
+    if setting.kind is int:
+        return forms.IntegerField(widget=forms.NumberInput({"placeholder": str(setting.default)}), **more)
+    return forms.FloatField(widget=forms.NumberInput(shown), **more)
+
+
+def _choice(options: Any, default: Any, more: dict[str, Any]) -> forms.ChoiceField:
+    words = dict(options).get(default, default)
+    usual = (("", _("usual: %(choice)s") % {"choice": words}),)
+    return forms.ChoiceField(choices=(*usual, *options), **more)
+
+
+class RecipeForm(forms.Form):
+    """Every setting of a recipe that a page may change; what an operator has set stays as it is."""
+
+    def __init__(self, *args: Any, config: Mapping[str, Any], **kwargs: Any) -> None:
+        self.config, self.kept = without_operators(config)
+        super().__init__(*args, **kwargs)
+        for setting in SETTINGS:
+            field = _field(setting)
+            field.initial = _initial(setting, self.config)
+            self.fields[setting.key] = field
+
+    def clean(self) -> dict[str, Any]:
+        """Read the recipe; a refusal stands at the field that it names."""
+        cleaned = self.cleaned_data
+        if self.errors:
+            return cleaned
+        try:
+            cleaned["recipe"] = parse_recipe(with_operators(self._values(), self.kept), by_operator=True)
+        except RecipeError as error:
+            key, _colon, reason = str(error).partition(": ")
+            if key in self.fields:
+                self.add_error(key, reason)
+            else:
+                self.add_error(None, str(error))
+        return cleaned
+
+    def _values(self) -> dict[str, Any]:
+        """Return the recipe in its JSON form: what is not a field of ours stays, an empty field is not set."""
+        values = {key: dict(part) if isinstance(part, Mapping) else part for key, part in self.config.items()}
+        for setting in SETTINGS:
+            given = self.cleaned_data.get(setting.key)
+            table = values.setdefault(setting.table, {}) if setting.table else values
+            if given in (None, ""):
+                table.pop(setting.name, None)
+            else:
+                table[setting.name] = given == "true" if setting.kind is bool else given
+        return values
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the fields by table: those shown at once, and the others."""
+        found: dict[str, dict[str, Any]] = {}
+        for setting in SETTINGS:
+            group = found.setdefault(
+                setting.table, {"title": TITLES[setting.table], "first": [], "more": [], "open": False}
+            )
+            bound = self[setting.key]
+            first = setting.table not in FIRST or setting.name in FIRST[setting.table]
+            group["first" if first else "more"].append(bound)
+            group["open"] = group["open"] or bool(not first and bound.errors)
+        for table, group in found.items():
+            places = {f"{table}.{name}": place for place, name in enumerate(FIRST.get(table, ()))}
+            group["first"] = sorted(group["first"], key=_placed_by(places))
+        return list(found.values())
+
+
+def _placed_by(places: Mapping[str, int]) -> Callable[[forms.BoundField], int]:
+    return lambda bound: places.get(bound.name, -1)
+
+
+def _initial(setting: Setting, config: Mapping[str, Any]) -> Any:
+    table = config.get(setting.table, {}) if setting.table else config
+    value = table.get(setting.name)
+    if setting.table in ("", "gate") and value is None:
+        value = setting.default
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else value
