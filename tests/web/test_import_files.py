@@ -11,9 +11,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from feedback_app.annotation.models import Prompt
 from feedback_app.datasets import reading
 from feedback_app.datasets.formats.base import FileRefused, SourceRow
 from feedback_app.datasets.reading import RowReader
+from tests.factories import make_project
+from tests.web.judged import as_lines, run_rows
 
 
 def read(folder: Path, content: bytes, name: str = "rows.jsonl") -> list[SourceRow]:
@@ -135,3 +138,23 @@ def test_an_endless_line_costs_its_own_row_and_no_memory(tmp_path: Path, monkeyp
         (3, {"a": 2}, ""),
     ]
     assert peak < 8 * 2**20
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["prompts.jsonl", "prompts.csv", "prompts.parquet", "prompts.jsonl.gz"])
+def test_prompts_come_in_plain_or_as_chats_from_every_kind_of_file(tmp_path: Path, name: str) -> None:
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "二？"}]
+    rows = [{"prompt": "One?", "messages": None}, {"prompt": None, "messages": chat}]
+    if name.endswith(".parquet"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+    elif name.endswith(".csv"):
+        cell = json.dumps(chat, ensure_ascii=False).replace('"', '""')
+        content = f'prompt,messages\r\nOne?,\r\n,"{cell}"\r\n'.encode()
+    else:
+        content = as_lines(rows)
+        content = gzip.compress(content) if name.endswith(".gz") else content
+    job = run_rows(make_project(), content, format="prompts", name=name)
+    assert (job.rows_new, job.rows_refused, job.bytes_read) == (2, 0, job.bytes_total)
+    stored = [prompt.messages for prompt in Prompt.objects.all()]
+    assert sorted(stored, key=len) == [[{"role": "user", "content": "One?"}], chat]
