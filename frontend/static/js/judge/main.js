@@ -52,6 +52,7 @@ function setState(state) {
     byId(id).hidden = !["judging", "loading"].includes(state);
   }
   if (state !== "judging") clock.stop();
+  byId("clock").parentElement.hidden = !["judging", "loading"].includes(state);
   byId("reopen").hidden = desk.last === null;
   if (state === "empty") byId("look-again").focus();
   if (state === "failed") byId("load-again").focus();
