@@ -27,10 +27,16 @@ REPORT_EVERY_S = 2.0
 STOP_GRACE_S = 5.0
 NICENESS = 10
 LOG_TAIL = 20
+# What a trainer ends with that was asked to stop and has written its checkpoint.
+STOPPED = 130
 
 
 class StepFailed(RuntimeError):
     """A step ended without its result; the message is for the manager."""
+
+
+class TrainerKilled(StepFailed):
+    """A trainer was ended by a signal that we did not send: its checkpoint can be gone on from."""
 
 
 class Cancelled(Exception):
@@ -91,6 +97,7 @@ def run_trainer(
 
     Raises:
         LeaseLost, Cancelled: and nothing of the trainer runs any more.
+        TrainerKilled: by a signal from elsewhere, as the kernel's when memory runs out.
         StepFailed: with the last words of its log.
     """
     checked = make_config(STAGES[stage], config)
@@ -103,6 +110,8 @@ def run_trainer(
     ]  # fmt: skip
     log = directory.parent / f"{directory.name}.log"
     code = _supervise(run, command, log, directory / "progress.jsonl", part)
+    if code < 0 or code == STOPPED:
+        raise TrainerKilled(f"{stage} was ended by a signal (exit code {code}): {last_words(log)}")
     if code != 0:
         raise StepFailed(f"{stage} ended with exit code {code}: {last_words(log)}")
 
@@ -201,4 +210,4 @@ def log_tail(directory: Path) -> list[str]:
         return []
 
 
-__all__ = ["Cancelled", "LeaseLost", "StepFailed", "StepRun", "last_words", "log_tail", "run_trainer"]
+__all__ = ["Cancelled", "LeaseLost", "StepFailed", "StepRun", "TrainerKilled", "last_words", "log_tail", "run_trainer"]

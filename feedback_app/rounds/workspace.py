@@ -54,6 +54,7 @@ def take_over(held: Round, name: str, *, since: int = 1) -> tuple[Path, bool]:
         source = round_dir(held) / f"f{fence}" / name
         checkpoints = sorted((source / "checkpoints").glob("*.pt"))
         if checkpoints:
+            shutil.rmtree(target, ignore_errors=True)  # begun, and ended before it had anything
             (target / "checkpoints").mkdir(parents=True)
             for checkpoint in checkpoints:
                 _link(checkpoint, target / "checkpoints" / checkpoint.name)

@@ -1,14 +1,20 @@
 """The training steps: each a trainer's run over the files that the export step left."""
 
 import json
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
 from feedback_app.rounds.leases import kept
 from feedback_app.rounds.models import RoundStep
 from feedback_app.rounds.steps.inputs import made_by, metrics_of, origin_of, recipe_of, reference_of, start_of
-from feedback_app.rounds.supervisor import StepRun, run_trainer
+from feedback_app.rounds.supervisor import StepRun, TrainerKilled, run_trainer
 from feedback_app.rounds.workspace import find_complete, take_over
+
+logger = logging.getLogger(__name__)
+RESTARTS = 3
+RESTART_AFTER_S = 1.0
 
 
 def train_part(
@@ -18,10 +24,24 @@ def train_part(
     with kept(round_id=run.held.pk, fence=run.held.fence):
         directory = find_complete(run.held, name, since=run.step.first_fence)
     if directory is None:
-        directory, resume = take_over(run.held, name, since=run.step.first_fence)
-        run_trainer(run, stage=stage, config=config, directory=directory, resume=resume, part=part)
+        directory = _train(run, stage, name, config, part)
     metrics: dict[str, Any] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
     return directory, metrics
+
+
+def _train(run: StepRun, stage: str, name: str, config: dict[str, Any], part: str) -> Path:
+    """Run the trainer, from its checkpoint again where something killed it; not for ever, for memory may be short."""
+    for left in range(RESTARTS, -1, -1):
+        directory, resume = take_over(run.held, name, since=run.step.first_fence)
+        try:
+            run_trainer(run, stage=stage, config=config, directory=directory, resume=resume, part=part)
+            return directory
+        except TrainerKilled as killed:
+            if not left:
+                raise
+            logger.warning("round=%s step=%s: %s; going on from its checkpoint", run.held.pk, name, killed)
+            time.sleep(RESTART_AFTER_S)
+    raise AssertionError("the last try returns or raises")
 
 
 def sft(run: StepRun) -> dict[str, Any]:
