@@ -18,8 +18,8 @@ from feedback_app.annotation.models import Assignment, Judgment, Prompt, Respons
 from feedback_app.annotation.services import next_task
 from feedback_app.annotation.services.reviewing import review_judgment
 from feedback_app.datasets.models import DatasetVersion
-from feedback_app.datasets.selectors import lineage_of
-from feedback_app.datasets.services import create_dataset_version, erase_from_project, folder_of
+from feedback_app.datasets.selectors import duplicates_of, lineage_of
+from feedback_app.datasets.services import create_dataset_version, erase_from_project, folder_of, measure_duplicates
 from feedback_app.datasets.services.versions import file_names
 from feedback_app.projects.models import Member, Project
 from feedback_app.rounds.models import Round
@@ -113,6 +113,23 @@ def test_versions_that_held_it_are_marked_and_made_anew_and_others_are_not() -> 
     assert "annotator2" in everything_in(whole)
     assert "annotator2" not in everything_in(renewed)
     assert renewed.manifest["judgments"] == whole.manifest["judgments"] - 10
+
+
+def test_nothing_names_the_erased_any_more() -> None:
+    project = make_project()
+    run_rows(project, judged_rows(10))
+    other_verdict = judged_row(0, judgments=[{"annotator": "annotator2", "ranking": [[1], [0]]}])
+    refused = run_rows(project, [other_verdict])
+    assert "'annotator2'" in refusals(refused)[1]
+    measure_duplicates(project=project, threshold=0.1)
+    for names in (["annotator1", "annotator2"], ["annotator2"]):
+        create_dataset_version(project=project, format="preference", options={"annotators": names})
+    outcome = erase_from_project(project=project, erased_by=None, annotator="annotator2")
+    # The version of two people goes on with one; that of nobody else ends, for no choice would be everybody.
+    assert [version.options["annotators"] for version in outcome.renewed] == [["annotator1"]]
+    assert "annotator2" not in everything_in(outcome.renewed[0])
+    assert "(erased) has judged this row" in refusals(refused)[1]
+    assert duplicates_of(project=project) is None  # it holds beginnings of prompts
 
 
 def test_withdrawn_versions_have_no_files_left() -> None:

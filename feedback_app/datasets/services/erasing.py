@@ -11,6 +11,8 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
+from django.db.models import Value
+from django.db.models.functions import Replace
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -19,7 +21,7 @@ from feedback_app.accounts.services import record_audit
 from feedback_app.annotation.models import Prompt
 from feedback_app.annotation.services.erasing import Erased, annotators_called, erase_annotators, erase_prompt
 from feedback_app.datasets.loading import LOCK_SPACE, subject_of_annotator
-from feedback_app.datasets.models import DatasetVersion, Erasure
+from feedback_app.datasets.models import DatasetVersion, DuplicateReport, Erasure, RefusedRow
 from feedback_app.datasets.services.marking import count_held
 from feedback_app.datasets.services.versions import create_dataset_version, folder_of
 from feedback_app.projects.models import Project
@@ -64,6 +66,7 @@ def erase_from_project(
             project=project, kind=kind, subject_sha256=subject, judgments=len(erased.judgments),
             tasks=len(erased.tasks), erased_by=erased_by,
         )  # fmt: skip
+        _forget_mentions(project, annotator)
         outcome = ErasureOutcome(erasure)
         outcome.marked = _mark_versions(project, erased)
         outcome.policies = mark_policies(
@@ -79,7 +82,7 @@ def erase_from_project(
                 "policies": [policy.name for policy in outcome.policies],
             },
         )  # fmt: skip
-    outcome.renewed = _renew(outcome.marked, erased_by)
+    outcome.renewed = _renew(outcome.marked, erased_by, without=annotator)
     if withdraw:
         outcome.withdrawn = _withdraw(outcome.marked)
     return outcome
@@ -99,6 +102,14 @@ def _erase_prompt(project: Project, prompt_id: UUID) -> tuple[str, str, Erased]:
     return Erasure.Kind.PROMPT, prompt.content_sha256, erase_prompt(prompt=prompt)
 
 
+def _forget_mentions(project: Project, annotator: str) -> None:
+    """Take out what repeats it elsewhere: reasons that name the annotator, and texts in the report of duplicates."""
+    DuplicateReport.objects.filter(project=project).delete()
+    if annotator:
+        named = RefusedRow.objects.filter(job__project=project, reason__contains=repr(annotator))
+        named.update(reason=Replace("reason", Value(repr(annotator)), Value("(erased)")))
+
+
 def _mark_versions(project: Project, erased: Erased) -> list[DatasetVersion]:
     """Mark the versions that hold any of it, marked for another reason already or not."""
     held = {*erased.judgments, *erased.decided}
@@ -114,16 +125,21 @@ def _mark_versions(project: Project, erased: Erased) -> list[DatasetVersion]:
     return marked
 
 
-def _renew(versions: Iterable[DatasetVersion], erased_by: User | None) -> list[DatasetVersion]:
+def _renew(versions: Iterable[DatasetVersion], erased_by: User | None, *, without: str) -> list[DatasetVersion]:
+    """Make the newest version of each kind anew, whose options no longer name the annotator either."""
     newest = {
         (version.format, version.manifest["file_type"], str(sorted(version.options.items()))): version
         for version in versions
     }
     renewed = []
     for version in newest.values():
+        chosen = version.options.get("annotators", [])
+        options = version.options | {"annotators": [name for name in chosen if name != without]}
+        if chosen and not options["annotators"]:
+            continue  # of nobody else: no choice at all would be everybody
         try:
             made = create_dataset_version(
-                project=version.project, format=version.format, options=version.options,
+                project=version.project, format=version.format, options=options,
                 file_type=version.manifest["file_type"], created_by=erased_by,
             )  # fmt: skip
         except ValidationError as error:
