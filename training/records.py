@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 ROLES = ("system", "user", "assistant", "tool")
+MOST_RESPONSES = 9  # of a task
 
 
 class DataError(ValueError):
@@ -52,6 +53,27 @@ class PreferenceRow:
     weight: float = 1.0
     id: str = ""
     prompt_id: str = ""
+
+
+@dataclass(frozen=True)
+class RankingRow:
+    """Two answers or more to a conversation; ranks count up from the best, equal ones tie."""
+
+    prompt: Messages
+    responses: list[Messages]
+    ranks: list[int]
+    weight: float = 1.0
+    id: str = ""
+    prompt_id: str = ""
+
+    def pairs(self) -> list[PreferenceRow]:
+        """Return every pair of which one answer is ranked better."""
+        return [
+            PreferenceRow(self.prompt, self.responses[i], self.responses[j], None, self.weight, self.id, self.prompt_id)
+            for i, ours in enumerate(self.ranks)
+            for j, theirs in enumerate(self.ranks)
+            if ours < theirs
+        ]
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -126,6 +148,32 @@ def read_preferences(path: str | Path) -> list[PreferenceRow]:
     if not rows:
         raise DataError(f"{path}: no rows")
     return rows
+
+
+def read_judged(path: str | Path) -> list[PreferenceRow | RankingRow]:
+    """Read lines as read_preferences does, and among them {"prompt", "responses", "ranks"} ones; raises as it does."""
+    rows = [
+        (_ranking if "responses" in row else _preference)(row, f"{path}:{number}") for number, row in read_lines(path)
+    ]
+    if not rows:
+        raise DataError(f"{path}: no rows")
+    return rows
+
+
+def _ranking(row: dict[str, Any], where: str) -> RankingRow:
+    prompt, given, ranks = parse_messages(row.get("prompt"), f"{where}: prompt"), row["responses"], row.get("ranks")
+    if not isinstance(given, list) or not 2 <= len(given) <= MOST_RESPONSES:
+        raise DataError(f"{where}: responses: 2 to {MOST_RESPONSES} are needed")
+    if not isinstance(ranks, list) or len(ranks) != len(given) or not all(type(rank) is int for rank in ranks):
+        raise DataError(f"{where}: ranks: a whole number is needed for each response")
+    return RankingRow(
+        prompt=prompt,
+        responses=[parse_messages(each, f"{where}: responses[{i}]", "assistant") for i, each in enumerate(given)],
+        ranks=list(ranks),
+        weight=_number(row.get("weight", 1.0), f"{where}: weight", minimum=0.0),
+        id=str(row.get("id", "")),
+        prompt_id=str(row.get("prompt_id") or json.dumps(prompt, sort_keys=True)),
+    )
 
 
 def _preference(row: dict[str, Any], where: str) -> PreferenceRow:

@@ -1,80 +1,32 @@
 """A reward model from preference rows: a language model whose last token's state becomes one number."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
+from training.comparisons import Comparison, as_pairs, split_by_prompt, tokenize
 from training.config import RewardConfig
 from training.models import (
     MasterWeights,
     add_lora,
     checkpoint_activations,
-    encode,
     load_scorer,
     load_tokenizer,
     model_directory,
-    render_dialogue,
     resolve_dtype,
     save_model,
     schedule_scale,
 )
-from training.ranking import expected_calibration_error, pairwise_loss
-from training.records import DataError, PreferenceRow, read_preferences
+from training.ranking import expected_calibration_error, listwise_loss, pairwise_loss
+from training.records import DataError, PreferenceRow, read_judged
 from training.rewards import score_tokens
 from training.statistics import mean_interval
 
 # Margins of the export are from 0 to 1; Llama 2's large ones (1 for a slight preference, 3 for a strong one) are these.
 MARGIN_SCALE = 3.0
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A preference row as tokens."""
-
-    chosen: list[int]
-    rejected: list[int]
-    margin: float | None
-    weight: float
-    prompt_id: str
-
-    @property
-    def length(self) -> int:
-        return max(len(self.chosen), len(self.rejected))
-
-
-def tokenize_pairs(tokenizer: Any, rows: Sequence[PreferenceRow], max_length: int) -> list[Pair]:
-    """Return rows as tokens; of a dialogue that is too long the beginning goes, so that the answers stay."""
-
-    def tokens(answer: Any, row: PreferenceRow) -> list[int]:
-        return encode(tokenizer, render_dialogue(tokenizer, [*row.prompt, *answer]))[-max_length:]
-
-    return [
-        Pair(tokens(row.chosen, row), tokens(row.rejected, row), row.margin, row.weight, row.prompt_id) for row in rows
-    ]
-
-
-def split_by_prompt(rows: Sequence[PreferenceRow], share: float) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
-    """Return (train, validation): whole prompts go to one side, by a hash, so that no validation prompt is trained on.
-
-    Where chance gives one side nothing, its nearest prompt by hash is moved there.
-    """
-    places = {row.prompt_id: _place(row.prompt_id) for row in rows}
-    ordered = sorted(places, key=lambda prompt: places[prompt])
-    if len(ordered) < 2:
-        raise DataError("train: rows of two prompts at least are needed to split validation off; or give validation")
-    held = {prompt for prompt in ordered if places[prompt] < share} or {ordered[0]}
-    if len(held) == len(ordered):
-        held.discard(ordered[-1])
-    return [row for row in rows if row.prompt_id not in held], [row for row in rows if row.prompt_id in held]
-
-
-def _place(prompt_id: str) -> float:
-    return int.from_bytes(hashlib.sha256(prompt_id.encode()).digest()[:8], "big") / 2**64
 
 
 class RewardTraining:
@@ -93,14 +45,18 @@ class RewardTraining:
         if config.lora_rank:
             self.model = add_lora(self.model, config)
         self.optimiser = MasterWeights([(list(self.model.parameters()), config.lr)], config)
-        rows = read_preferences(config.train)
+        rows = read_judged(config.train)
         if config.validation:
-            train, held = rows, read_preferences(config.validation)
+            train, held = rows, read_judged(config.validation)
         else:
             train, held = split_by_prompt(rows, config.validation_share)
-        self.train = tokenize_pairs(self.tokenizer, train, config.max_length)
-        self.held = tokenize_pairs(self.tokenizer, held, config.max_length)
-        self.held_rows = held
+        self.train = tokenize(self.tokenizer, train, config.max_length)
+        self.held_rows = as_pairs(held)
+        if not self.held_rows:
+            raise DataError(
+                f"{config.validation or config.train}: validation has ties alone: nothing to be right about"
+            )
+        self.held = tokenize(self.tokenizer, self.held_rows, config.max_length)
         self.best_loss, self.best_step, self.worse = float("inf"), 0, 0
         self.best: list[Tensor] = []
 
@@ -112,53 +68,62 @@ class RewardTraining:
     def steps(self) -> int:
         return self.steps_per_epoch * self.config.epochs
 
-    def batch_at(self, step: int) -> list[Pair]:
-        """Return a step's pairs: each epoch a new shuffle by the seed, batches of like length within it."""
+    def batch_at(self, step: int) -> list[Comparison]:
+        """Return a step's comparisons: each epoch a new shuffle by the seed, batches of like length within it."""
         epoch, place = divmod(step, self.steps_per_epoch)
         generator = torch.Generator().manual_seed((self.config.seed * 7919 + epoch) % 2**63)
         shuffled = [self.train[int(i)] for i in torch.randperm(len(self.train), generator=generator)]
         # Sorting within windows of eight batches saves most of the padding and keeps the order random.
         window = self.config.batch * 8
         ordered = [
-            pair
+            comparison
             for start in range(0, len(shuffled), window)
-            for pair in sorted(shuffled[start : start + window], key=lambda pair: pair.length)
+            for comparison in sorted(shuffled[start : start + window], key=lambda each: each.length)
         ]
         batches = [ordered[i : i + self.config.batch] for i in range(0, len(ordered), self.config.batch)]
         order = torch.randperm(len(batches), generator=generator)
         return batches[int(order[place])]
 
-    def scores(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-        """Return (chosen, rejected) scores (B) from one forward pass over both."""
-        tokens = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-        scores_2B = score_tokens(self.model, tokens, self.tokenizer.pad_token_id)
-        return scores_2B[: len(pairs)], scores_2B[len(pairs) :]
+    def scores(self, comparisons: Sequence[Comparison]) -> list[Tensor]:
+        """Return each comparison's scores, in its texts' order, from one forward pass over all."""
+        tokens = [text for comparison in comparisons for text in comparison.texts]
+        scores_N = score_tokens(self.model, tokens, self.tokenizer.pad_token_id)
+        return list(scores_N.split([len(comparison.texts) for comparison in comparisons]))
 
-    def loss(self, pairs: Sequence[Pair], chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
-        """Return a batch's loss: weighted pairwise losses, and the squared sum that keeps scores near 0 (eq. 2 of
-        arXiv:2312.09244)."""
+    def loss(self, comparisons: Sequence[Comparison], scores: Sequence[Tensor]) -> Tensor:
+        """Return a batch's loss: the weighted mean over choices, and what keeps scores near 0.
+
+        A pair is one choice, a ranking of K is K - 1. The latter is the squared sum of a pair's scores (eq. 2 of
+        arXiv:2312.09244), of twice their mean in a ranking.
+        """
         config = self.config
-        margin_B = None
-        if config.use_margin:
-            margin_B = MARGIN_SCALE * torch.tensor([pair.margin or 0.0 for pair in pairs])
-        weights_B = torch.tensor([pair.weight if config.use_weight else 1.0 for pair in pairs])
-        losses_B = pairwise_loss(chosen_B, rejected_B, margin_B, config.label_smoothing)
-        loss = (weights_B * losses_B).sum() / weights_B.sum().clamp(min=1e-8)
+        weights_B = torch.tensor([each.weight if config.use_weight else 1.0 for each in comparisons])
+        choices_B = torch.tensor([float(len(each.texts) - 1) for each in comparisons])
+        losses_B = torch.stack([self._loss_of(*both) for both in zip(comparisons, scores, strict=True)])
+        loss = (weights_B * losses_B).sum() / (weights_B * choices_B).sum().clamp(min=1e-8)
         if config.centre_coef:
-            loss = loss + config.centre_coef * ((chosen_B + rejected_B) ** 2).mean()
+            sums_B = torch.stack([2 * scores_K.mean() for scores_K in scores])
+            loss = loss + config.centre_coef * (sums_B**2).mean()
         return loss
+
+    def _loss_of(self, comparison: Comparison, scores_K: Tensor) -> Tensor:
+        if not comparison.is_pair:
+            return listwise_loss(scores_K, torch.tensor(comparison.ranks))
+        margin = torch.tensor(MARGIN_SCALE * (comparison.margin or 0.0)) if self.config.use_margin else None
+        return pairwise_loss(scores_K[0], scores_K[1], margin, self.config.label_smoothing)
 
     def step(self, step: int) -> dict[str, float]:
         """Take one optimiser step; return what was watched."""
-        pairs = self.batch_at(step)
-        chosen_B, rejected_B = self.scores(pairs)
-        loss = self.loss(pairs, chosen_B, rejected_B)
+        comparisons = self.batch_at(step)
+        scores = self.scores(comparisons)
+        loss = self.loss(comparisons, scores)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self.optimiser.step(schedule_scale(self.config, step, self.steps))
+        differences_N = _differences(comparisons, scores)
         return {
             "loss/reward": float(loss.detach()),
-            "reward/train_accuracy": float((chosen_B > rejected_B).double().mean()),
-            "reward/margin": float((chosen_B - rejected_B).detach().mean()),
+            "reward/train_accuracy": float((differences_N > 0).double().mean()),
+            "reward/margin": float(differences_N.mean()),
             "grad_norm": norm,
         }
 
@@ -169,7 +134,8 @@ class RewardTraining:
         order = sorted(range(len(self.held)), key=lambda i: self.held[i].length)
         for start in range(0, len(order), self.config.batch):
             rows = order[start : start + self.config.batch]
-            chosen_N[rows], rejected_N[rows] = self.scores([self.held[i] for i in rows])
+            scores_B2 = torch.stack(self.scores([self.held[i] for i in rows]))
+            chosen_N[rows], rejected_N[rows] = scores_B2[:, 0], scores_B2[:, 1]
         return chosen_N, rejected_N
 
     def validate(self, step: int) -> dict[str, float]:
@@ -197,6 +163,17 @@ class RewardTraining:
         self.optimiser.load(state["optimiser"])
         self.best, self.best_loss = state["best"], state["best_loss"]
         self.best_step, self.worse = state["best_step"], state["worse"]
+
+
+def _differences(comparisons: Sequence[Comparison], scores: Sequence[Tensor]) -> Tensor:
+    """Return the better's score less the worse's, of every ordered pair in a batch; 0 alone where all are ties."""
+    parts = [torch.zeros(0)]
+    for comparison, scores_K in zip(comparisons, scores, strict=True):
+        ranks_K = torch.tensor(comparison.ranks)
+        better_KK = ranks_K[:, None] < ranks_K[None, :]
+        parts.append((scores_K[:, None] - scores_K[None, :]).detach()[better_KK])
+    differences_N = torch.cat(parts)
+    return differences_N if len(differences_N) else torch.zeros(1)
 
 
 def _was_scorer(path: str) -> bool:
@@ -254,7 +231,8 @@ def report(training: RewardTraining) -> dict[str, Any]:
         "loss/validation": float(pairwise_loss(chosen_N, rejected_N).mean()),
         "reward/score_mean": float(both.mean()),
         "reward/score_std": float(both.std(unbiased=False)),
-        "n/train_pairs": len(training.train),
+        "n/train_pairs": sum(each.is_pair for each in training.train),
+        "n/train_rankings": sum(not each.is_pair for each in training.train),
         "n/validation_pairs": len(training.held),
         "n/validation_prompts": len(set(groups)),
         "best_step": training.best_step,
@@ -288,7 +266,7 @@ def longer_wins(row: PreferenceRow) -> float:
     return 0.5 if chosen == rejected else float(chosen > rejected)
 
 
-def _by_strength(pairs: Sequence[Pair], chosen_N: Tensor, rejected_N: Tensor) -> dict[str, dict[str, float]]:
+def _by_strength(pairs: Sequence[Comparison], chosen_N: Tensor, rejected_N: Tensor) -> dict[str, dict[str, float]]:
     table: dict[str, list[float]] = {}
     for pair, right in zip(pairs, _right(chosen_N, rejected_N).tolist(), strict=True):
         name = "unknown" if pair.margin is None else f"{pair.margin:.2f}"
