@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST, require_safe
@@ -97,8 +98,8 @@ def sample_now(request: ProjectRequest) -> HttpResponse:
         sample.delay(str(job.pk))
     except OperationalError:
         pass  # no broker: the row waits, and the next tick rings for it
-    messages.success(request, _("Sampling is under way; fresh tasks appear as they are made."))
-    return redirect("manager:tasks", request.project.slug)
+    # Where the progress is, and says by itself how it goes on.
+    return redirect(f"{reverse('manager:tasks', args=[request.project.slug])}#sampling-title")
 
 
 @require_POST
