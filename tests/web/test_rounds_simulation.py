@@ -97,7 +97,7 @@ def test_simulated_judgments_are_marked_and_never_leave_with_real_ones(live_serv
     assert run(project, live_server.url, judgments=4) == 4
     assert Counter(Judgment.objects.values_list("origin", flat=True)) == {"human": 1, "simulated": 4}
     made = Judgment.objects.filter(origin="simulated")
-    assert {judgment.annotator.kind for judgment in made if judgment.annotator} == {User.Kind.SIMULATED}
+    assert {judgment.annotator.kind for judgment in made} == {User.Kind.SIMULATED}
     # The second response has the higher number, and without noise it always wins.
     assert {tuple(judgment.ranks) for judgment in made} == {(1, 0)}
     counts = {}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -39,7 +40,7 @@ def endpoint(settings: Settings) -> Iterator[FakeEndpoint]:
         yield fake
 
 
-def project_with(prompts: int, **more: object) -> Project:
+def project_with(prompts: int, **more: Any) -> Project:
     project = make_project(**more)
     for _ in range(prompts):
         make_prompt(project)
