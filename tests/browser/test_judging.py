@@ -8,7 +8,7 @@ from playwright.sync_api import Page, Route, expect
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.models import Assignment, Judgment, JudgmentRevision, Task
-from feedback_app.annotation.services import expire_reservations
+from feedback_app.annotation.services import expire_reservations, submit_judgment
 from feedback_app.annotation.services.judging import tiers_of
 from feedback_app.projects.models import GuidelinesReading, Project
 from feedback_app.projects.services import publish_guidelines
@@ -176,6 +176,20 @@ def test_a_verdict_that_cannot_be_stored_is_kept_and_stored_once(open_page: Open
     expect(page.locator("[data-notice=pending]")).to_have_count(0)
     assert len(set(keys)) == 1
     assert len(keys) == 3
+    assert Judgment.objects.count() == 1
+
+
+def test_a_task_judged_in_another_window_is_said_and_left(open_page: OpenPage) -> None:
+    project, page = start(open_page, 2)
+    open_judging(page, project)
+    before = prompt(page)
+    task = Task.objects.get(assignments__isnull=False, prompt__messages__0__content=before)
+    submit_judgment(
+        task_id=task.pk, annotator=project.members.get().user, body={"ranking": [[pk] for pk in shown_ids(page)]}
+    )
+    press(page, "Digit0", "Enter")
+    expect(page.locator("[data-notice=problem]")).to_contain_text("Another verdict of yours is stored")
+    wait_for_next(page, before)
     assert Judgment.objects.count() == 1
 
 

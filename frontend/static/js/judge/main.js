@@ -5,7 +5,9 @@ import { Clock, minutes } from "./clock.js";
 import { askReason, askSignIn, isOpen, noticeGuidelines, showGuidelines, showKeys, showUnreadGuidelines } from "./dialogs.js";
 import { PAGE, byId, h, say } from "./dom.js";
 import { Desk } from "./desk.js";
+import { deliver, flushOutbox, withSession } from "./delivery.js";
 import { drafts, freshKey, outbox } from "./keeping.js";
+import { announce, notice } from "./notices.js";
 import { Queue } from "./queue.js";
 import { handleKeys } from "./pressing.js";
 import * as verdicts from "./verdict.js";
@@ -14,7 +16,6 @@ import * as verdicts from "./verdict.js";
 
 const HEARTBEAT_MS = 30_000;
 const DRAFT_DELAY_MS = 1_000;
-const RETRY_MS = [1_000, 2_000, 4_000, 8_000, 15_000];
 
 const main = byId("main");
 const clock = new Clock((seconds) => (byId("clock").textContent = minutes(seconds)));
@@ -24,25 +25,8 @@ let today = PAGE.today;
 let busy = false;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let draftTimer;
-/** @type {(() => void) | null} ends the pause before another try */
-let tryNow = null;
 
 /* ---- what the page says ---- */
-
-/** @param {string} text */
-function announce(text) {
-  byId("said").textContent = text;
-}
-
-/** Show one notice by its name, or take it away. @param {string} name @param {string | null} text @param {...HTMLElement} buttons */
-function notice(name, text, ...buttons) {
-  byId("notices").querySelector(`[data-notice="${name}"]`)?.remove();
-  if (text === null) return;
-  const danger = ["pending", "offline", "problem", "session"].includes(name);
-  byId("notices").append(
-    h("p", { class: `notice${danger ? " notice--danger" : ""}`, data: { notice: name } }, h("span", {}, text), ...buttons),
-  );
-}
 
 /** @param {string} state loading, judging, empty, paused or failed */
 function setState(state) {
@@ -129,19 +113,6 @@ async function prefetch() {
   }
 }
 
-/** Run what needs a session; where it has ended, sign in again and repeat. @template T @param {() => Promise<T>} run */
-async function withSession(run) {
-  for (;;) {
-    try {
-      return await run();
-    } catch (error) {
-      if (!(error instanceof SignedOut)) throw error;
-      await askSignIn();
-      notice("session", null);
-    }
-  }
-}
-
 /* ---- drafts ---- */
 
 /** The verdict has changed: keep it here at once, and on the server soon. */
@@ -196,9 +167,15 @@ async function submit() {
   setSaving(true);
   const sending = sendingOf(item);
   outbox.keep(sending);
-  const answer = await deliver(sending);
+  let answer;
+  try {
+    answer = await deliver(sending);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    setSaving(false);
+    return error.status === 409 ? advance() : undefined; // said so; where one is stored already, there is nothing to do
+  }
   setSaving(false);
-  if (answer === null) return undefined; // refused: said so, and nothing has moved
   if (!item.judgment) {
     today += 1;
     showToday();
@@ -220,79 +197,6 @@ function sendingOf(item) {
     project: PAGE.slug,
     draft: draftId(item),
   };
-}
-
-/** Send until the server has answered; returns the judgment, or null where it was refused. @param {Sending} sending */
-async function deliver(sending) {
-  for (let attempt = 0; ; attempt += 1) {
-    try {
-      const { json } = await withSession(() => send(sending.method, sending.url, sending.body, { key: sending.key }));
-      settle(sending);
-      return json;
-    } catch (error) {
-      if (error instanceof Refused) return refused(sending, error);
-      const words = error instanceof ServerFailed ? "server_failed" : "unreachable";
-      const again = h("button", { type: "button", class: "button", onclick: () => tryNow?.() }, say("try_now"));
-      notice("pending", say(words), again);
-      await pause(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]);
-    }
-  }
-}
-
-/** The server has the verdict: nothing of it need stay here. @param {Sending} sending */
-function settle(sending) {
-  outbox.drop(sending);
-  drafts.drop(sending.draft);
-  for (const name of ["pending", "offline", "problem"]) notice(name, null);
-}
-
-/** @param {Sending} sending @param {Refused} error */
-async function refused(sending, error) {
-  outbox.drop(sending);
-  notice("pending", null);
-  if (error.status === 409) {
-    drafts.drop(sending.draft);
-    notice("problem", say("differs"));
-    setSaving(false);
-    await advance();
-  } else {
-    notice("problem", say("refused", { reason: error.message }));
-  }
-  return null;
-}
-
-/** Wait before another try: until the time is up, the network is back, or the person presses. @param {number} ms */
-function pause(ms) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(done, ms);
-    addEventListener("online", done);
-    tryNow = done;
-    function done() {
-      clearTimeout(timer);
-      removeEventListener("online", done);
-      tryNow = null;
-      resolve(undefined);
-    }
-  });
-}
-
-/** Store what an earlier page could not. */
-async function flushOutbox() {
-  for (const sending of outbox.waiting().filter((waiting) => waiting.project === PAGE.slug)) {
-    try {
-      await withSession(() => send(sending.method, sending.url, sending.body, { key: sending.key }));
-      settle(sending);
-      today += sending.method === "POST" ? 1 : 0;
-      announce(say("stored_late"));
-    } catch (error) {
-      if (error instanceof Refused) {
-        outbox.drop(sending); // its draft stays, and opens with the task
-        notice("problem", error.status === 409 ? say("differs") : say("refused", { reason: error.message }));
-      } else {
-        notice("pending", say("unreachable"));
-      }
-    }
-  }
 }
 
 /* ---- the other ways out of a task ---- */
@@ -380,7 +284,7 @@ byId("load-again").addEventListener("click", start);
 async function start() {
   setState("loading");
   drafts.sweep();
-  await flushOutbox();
+  today += await flushOutbox();
   showToday();
   const wanted = new URLSearchParams(location.search).get("judgment");
   if (!wanted) return advance();

@@ -1,0 +1,18 @@
+/** What the page says: one line at the foot for what went well, and notices above the work for what has not. */
+
+import { byId, h } from "./dom.js";
+
+const DANGERS = ["pending", "offline", "problem", "session"];
+
+/** @param {string} text */
+export function announce(text) {
+  byId("said").textContent = text;
+}
+
+/** Show one notice by its name, or take it away. @param {string} name @param {string | null} text @param {...HTMLElement} buttons */
+export function notice(name, text, ...buttons) {
+  byId("notices").querySelector(`[data-notice="${name}"]`)?.remove();
+  if (text === null) return;
+  const danger = DANGERS.includes(name) ? " notice--danger" : "";
+  byId("notices").append(h("p", { class: `notice${danger}`, data: { notice: name } }, h("span", {}, text), ...buttons));
+}
