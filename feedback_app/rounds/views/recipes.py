@@ -4,11 +4,10 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from feedback_app.projects.models import Member
 from feedback_app.projects.pages import ProjectRequest, project_page
@@ -33,18 +32,23 @@ class RecipeTextForm(forms.Form):
     text = forms.CharField(label="TOML", widget=forms.Textarea({"rows": 24, "class": "code", "spellcheck": "false"}))
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
+@require_safe
 @project_page(Member.Role.REVIEWER)
 def recipe(request: ProjectRequest) -> HttpResponse:
-    """The newest recipe as a form; ?preset= fills it with a preset, and saving makes the next version."""
+    """The newest recipe as a form; ?preset= fills it with a preset, and nothing is kept before it is saved."""
     current = recipe_of(project=request.project)
-    if request.method == "POST":
-        _managers_alone(request)
-        form = RecipeForm(request.POST, config=current.config)
-        if form.is_valid():
-            return _publish(request, form.cleaned_data["recipe"], current)
-        return _recipe_page(request, current, form, status=422)
     return _recipe_page(request, current, RecipeForm(config=_begun(request, current)))
+
+
+@require_POST
+@project_page(Member.Role.MANAGER)
+def save(request: ProjectRequest) -> HttpResponse:
+    """Make the next version of what the form says."""
+    current = recipe_of(project=request.project)
+    form = RecipeForm(request.POST, config=current.config)
+    if form.is_valid():
+        return _publish(request, form.cleaned_data["recipe"], current)
+    return _recipe_page(request, current, form, status=422)
 
 
 def _begun(request: ProjectRequest, current: Recipe) -> dict[str, Any]:
@@ -54,11 +58,6 @@ def _begun(request: ProjectRequest, current: Recipe) -> dict[str, Any]:
         return dict(current.config)
     fresh = recipes.parse_recipe(recipes.with_preset({"preset": preset})).as_json()
     return with_operators(fresh, without_operators(current.config)[1])
-
-
-def _managers_alone(request: ProjectRequest) -> None:
-    if request.role != Member.Role.MANAGER:
-        raise PermissionDenied(_("this needs the role manager"))
 
 
 def _recipe_page(request: ProjectRequest, current: Recipe, form: RecipeForm, *, status: int = 200) -> HttpResponse:
@@ -94,27 +93,38 @@ def _publish(request: ProjectRequest, wanted: recipes.Recipe, current: Recipe) -
     return redirect("rounds:recipe", request.project.slug)
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
+@require_safe
 @project_page(Member.Role.REVIEWER)
 def text(request: ProjectRequest) -> HttpResponse:
     """The newest recipe as TOML, to read, to copy, or to change as a whole."""
     current = recipe_of(project=request.project)
-    shown, kept = without_operators(current.config)
-    form, status = RecipeTextForm(initial={"text": recipe_as_toml(shown)}), 200
-    if request.method == "POST":
-        _managers_alone(request)
-        form, status = RecipeTextForm(request.POST), 422
-        if form.is_valid():
-            try:
-                # Read as a page's: it can set nothing that is an operator's. What one had set is laid over it after.
-                given = recipes.parse_recipe_toml(form.cleaned_data["text"], by_operator=False)
-                wanted = recipes.parse_recipe(with_operators(given.as_json(), kept), by_operator=True)
-            except recipes.RecipeError as error:
-                form.add_error("text", str(error))
-            else:
-                return _publish(request, wanted, current)
+    shown, _kept = without_operators(current.config)
+    return _text_page(request, current, RecipeTextForm(initial={"text": recipe_as_toml(shown)}))
+
+
+def _text_page(request: ProjectRequest, current: Recipe, form: RecipeTextForm, *, status: int = 200) -> HttpResponse:
+    _shown, kept = without_operators(current.config)
     context = {"form": form, "current": current, "kept": recipe_as_toml(kept), "tab": "recipe"}
     return render(request, "rounds/recipe_text.html", context, status=status)
+
+
+@require_POST
+@project_page(Member.Role.MANAGER)
+def save_text(request: ProjectRequest) -> HttpResponse:
+    """Make the next version of the text."""
+    current = recipe_of(project=request.project)
+    form = RecipeTextForm(request.POST)
+    if form.is_valid():
+        _shown, kept = without_operators(current.config)
+        try:
+            # Read as a page's: it can set nothing that is an operator's. What one had set is laid over it after.
+            given = recipes.parse_recipe_toml(form.cleaned_data["text"], by_operator=False)
+            wanted = recipes.parse_recipe(with_operators(given.as_json(), kept), by_operator=True)
+        except recipes.RecipeError as error:
+            form.add_error("text", str(error))
+        else:
+            return _publish(request, wanted, current)
+    return _text_page(request, current, form, status=422)
 
 
 @require_safe

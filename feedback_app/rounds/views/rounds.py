@@ -37,7 +37,7 @@ def _list_page(request: ProjectRequest, *, status: int = 200, refused: str = "")
     rows = [
         {
             "held": held,
-            "strip": reports.strip_of(held),
+            "steps": held.steps.all(),
             "wins": next(
                 (f for f in reports.evaluation_figures(_evaluated(held)) if f.half and f.low is not None), None
             ),
