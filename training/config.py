@@ -157,6 +157,8 @@ class PPOConfig(OptimiserConfig):
 
     policy: str = required()
     reward: str = required()  # a directory, an http(s) URL or module:function
+    ensemble: tuple[str, ...] = ()  # further rewards: the score is the mean over all, less what they disagree by
+    ensemble_penalty: float = 0.0  # standard deviations over the ensemble taken off each score
     prompts: str = required()
     reference: str = ""  # empty: the policy as it starts
     updates: int = 40
@@ -216,9 +218,11 @@ class PPOConfig(OptimiserConfig):
             "advantage_clip",
             "ptx_coef",
             "alarm_kl",
+            "ensemble_penalty",
         ):
             self.check(getattr(self, key) >= 0, key, "0 or more")
         self.check(self.alarm_length_ratio == 0 or self.alarm_length_ratio > 1, "alarm_length_ratio", "0, or above 1")
+        self.check(self.ensemble_penalty == 0 or bool(self.ensemble), "ensemble", "a list, for there is a penalty")
         self.check(self.alarm_window >= 2, "alarm_window", "2 or more")
         for key in ("gamma", "lam"):
             self.check(0 <= getattr(self, key) <= 1, key, "from 0 to 1")

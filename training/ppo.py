@@ -57,7 +57,7 @@ from training.models import (
     schedule_scale,
 )
 from training.records import PromptRow, read_completions, read_prompts
-from training.rewards import load_reward
+from training.rewards import EnsembleReward, load_reward
 from training.rollout import Rollout, Sampling, sample_responses
 
 SCORING_BATCH = 16
@@ -80,7 +80,7 @@ class PPO:
         other = load_causal(config.reference, dtype, "reference") if config.reference else None
         self.reference = Reference(self.policy, other)
         self.critic: Critic = make_critic(config, self.policy)
-        self.reward = load_reward(config.reward, config.dtype)
+        self.reward = EnsembleReward([load_reward(path, config.dtype) for path in (config.reward, *config.ensemble)])
         self.watched_reward = load_reward(config.watch_reward, config.dtype) if config.watch_reward else None
         self.alarm = Alarm(config)
         self.best: tuple[int, list[Tensor]] | None = None  # (updates done, the policy's weights then)
@@ -171,12 +171,15 @@ class PPO:
         tokens = [tokens for _, tokens in chosen]
         rollout = sample_responses(self.policy, self.tokenizer, tokens, sampling, self.generator(update, 1))
         texts = [self.tokenizer.decode(r, skip_special_tokens=True) for r in rollout.responses()]
-        scores_B = torch.tensor(self.reward([row.prompt for row, _ in chosen], texts), dtype=torch.float64)
+        scores_B, spread_B = self.reward.judge([row.prompt for row, _ in chosen], texts)
         scored, reference_BT, values_BT = self.score(rollout)
         kl_BT = token_kl(scored, reference_BT, config)
-        rewards_BT = shape_rewards(scores_B, rollout, kl_BT, self.kl_coef, self.moments, config)
+        cautious_B = scores_B - config.ensemble_penalty * spread_B
+        rewards_BT = shape_rewards(cautious_B, rollout, kl_BT, self.kl_coef, self.moments, config)
         experience = make_experience(rollout, scored, values_BT, rewards_BT, config)
         metrics = rollout_metrics(rollout, scored, scores_B, kl_BT)
+        if config.ensemble:
+            metrics["objective/ensemble_std"] = float(spread_B.mean())
         if self.watched_reward is not None:
             watched = self.watched_reward([row.prompt for row, _ in chosen], texts)
             metrics["watch/scores"] = sum(watched) / len(watched)
@@ -311,7 +314,8 @@ def run(config: PPOConfig, output: OutputDirectory) -> None:
     ended = _end(ppo, output)
     save_model(ppo.policy, ppo.tokenizer, output.path)
     write_canary(output.path)
-    parents = [config.policy, *([config.reward] if is_directory_reward(config.reward) else []), *config.parents]
+    rewards = [path for path in (config.reward, *config.ensemble) if is_directory_reward(path)]
+    parents = [config.policy, *rewards, *config.parents]
     output.finish(ended, data=[config.prompts, *filter(None, [config.ptx])], parents=parents)
 
 

@@ -67,7 +67,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
 
 def make_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
     """Return a Llama (arXiv:2302.13971) of the config's size with random weights."""
-    ends = [tokenizer.convert_tokens_to_ids(token) for token in (TURN_ENDS, DOCUMENT_ENDS)]
+    begins, *ends = (tokenizer.get_vocab()[token] for token in (TURN_BEGINS, TURN_ENDS, DOCUMENT_ENDS))
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -77,7 +77,7 @@ def make_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> An
             num_attention_heads=config.heads,
             max_position_embeddings=max(2048, config.max_length),
             tie_word_embeddings=True,
-            bos_token_id=tokenizer.convert_tokens_to_ids(TURN_BEGINS),
+            bos_token_id=begins,
             eos_token_id=ends[0],
             pad_token_id=tokenizer.pad_token_id,
         )

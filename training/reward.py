@@ -88,7 +88,7 @@ class RewardTraining:
         """Return each comparison's scores, in its texts' order, from one forward pass over all."""
         tokens = [text for comparison in comparisons for text in comparison.texts]
         scores_N = score_tokens(self.model, tokens, self.tokenizer.pad_token_id)
-        return list(scores_N.split([len(comparison.texts) for comparison in comparisons]))
+        return list(torch.split(scores_N, [len(comparison.texts) for comparison in comparisons]))
 
     def loss(self, comparisons: Sequence[Comparison], scores: Sequence[Tensor]) -> Tensor:
         """Return a batch's loss: the weighted mean over choices, and what keeps scores near 0.

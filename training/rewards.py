@@ -105,6 +105,18 @@ class ModelReward:
         return [float(value) for value in values]
 
 
+class EnsembleReward:
+    """The mean of several rewards, and how far they differ: where they do, none of them knows (arXiv:2310.02743)."""
+
+    def __init__(self, members: Sequence[Reward]) -> None:
+        self.members = members
+
+    def judge(self, prompts: Sequence[Messages], responses: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (mean, standard deviation) over the members of each response's score (B), in float64; one has 0."""
+        scores_MB = torch.tensor([member(prompts, responses) for member in self.members], dtype=torch.float64)
+        return scores_MB.mean(0), scores_MB.std(0, unbiased=False)
+
+
 def score_tokens(model: object, tokens: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
     """Return a reward model's scores (B) at each row's last token: by its length, never by looking for padding."""
     batch = make_batch([[] for _ in tokens], tokens, pad)

@@ -24,7 +24,7 @@ class EventFiles:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # half a second, for those who ask for it
 
-            self._writer = SummaryWriter(str(self.folder))  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(self.folder))
         for name, value in line.items():
             if isinstance(value, int | float) and name not in ("update", "updates"):
                 self._writer.add_scalar(name, value, line["update"])

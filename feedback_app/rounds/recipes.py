@@ -20,7 +20,7 @@ FILLED_IN = {
     "evaluate": {"policy", "parent", "base", "prompts", "preferences", "reward_under_test"},
 }
 # Code, addresses and paths: from an operator's file alone, never from a page or the API.
-OPERATORS_ALONE = {"ppo": {"reward", "watch_reward", "ptx"}, "evaluate": {"reward", "perplexity_text"}}
+OPERATORS_ALONE = {"ppo": {"reward", "ensemble", "watch_reward", "ptx"}, "evaluate": {"reward", "perplexity_text"}}
 
 
 class RecipeError(ValueError):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import training.ppo as ppo_module
+from tests.training.tiny import sum_codes
 from training.advantages import RunningMoments, masked_mean
 from training.config import PPOConfig
 from training.data import completion_loss
@@ -253,3 +254,21 @@ def test_a_gradient_that_is_not_finite_changes_nothing(make_ppo: Any) -> None:
     experience, _, _ = ppo.roll_out(0)
     ppo.learn(dataclasses.replace(experience, advantages_BT=experience.advantages_BT * torch.inf), 0)
     assert all(map(torch.equal, before, weights(ppo.policy)))
+
+
+def sum_codes_less_length(prompts: Any, responses: Any) -> list[float]:
+    return [score - 2 * len(text) for score, text in zip(sum_codes(prompts, responses), responses, strict=True)]
+
+
+def test_what_an_ensemble_disagrees_by_is_taken_off_the_score_and_not_off_what_is_reported(make_ppo: Any) -> None:
+    # Members a and a - 2n: mean a - n, deviation n (of two, half their difference).
+    plain: dict[str, Any] = {"reward_scaling": False, "reward_centring": False, "reward_clip": 0.0, "kl_coef": 0.0,
+                             "ensemble": ("tests.training.test_ppo_step:sum_codes_less_length",)}  # fmt: skip
+    for penalty in (0.0, 0.5):
+        _, metrics, samples = make_ppo(ensemble_penalty=penalty, **plain).roll_out(0)
+        lengths = [len(sample["response"]) for sample in samples]
+        assert metrics["objective/ensemble_std"] == pytest.approx(sum(lengths) / 6)
+        codes = sum_codes([], [sample["response"] for sample in samples])
+        mean = sum(code - length for code, length in zip(codes, lengths, strict=True)) / 6
+        assert metrics["objective/scores"] == pytest.approx(mean)
+        assert metrics["objective/rlhf_reward"] == pytest.approx(mean - penalty * sum(lengths) / 6)
