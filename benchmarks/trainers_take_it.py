@@ -168,9 +168,9 @@ def main() -> None:
         return
     if not arguments.trainers:
         parser.error("--trainers is needed")
-    sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+    sys.path.insert(0, str(ROOT))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "feedback_app.settings")
-    import datasets as bench  # benchmarks/datasets.py, not the library
+    from benchmarks import datasets as bench
 
     with bench.services(), tempfile.TemporaryDirectory() as name:
         import django

@@ -66,6 +66,20 @@ def test_trl_preferences_come_in_both_forms_and_go_out_equal() -> None:
     assert run_rows(second, out, format="preference").rows_known == 5
 
 
+def test_texts_that_begin_with_their_prompt_part_where_trl_parts_them() -> None:
+    # TRL's own example of an implicit prompt, and a dialogue in hh-rlhf's marks.
+    rows = [
+        {"chosen": "The sky is blue.", "rejected": "The sky is green."},
+        {"chosen": "\n\nHuman: Tea?\n\nAssistant: Yes.", "rejected": "\n\nHuman: Tea?\n\nAssistant: No."},
+    ]
+    project = make_project()
+    job = run_rows(project, [*rows, {"chosen": "a", "rejected": "b"}], format="preference")
+    assert list(refusals(job)) == [3]
+    said = {(row["prompt"][0]["content"], *(row[side][0]["content"] for side in ("chosen", "rejected")))
+            for row in rows_of(project, "preference")}  # fmt: skip
+    assert said == {("The sky is", " blue.", " green."), ("Tea?", "Yes.", "No.")}
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

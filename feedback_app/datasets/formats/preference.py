@@ -11,6 +11,7 @@ from feedback_app.datasets.exporting.pairs import Pair, PairRules
 from feedback_app.datasets.exporting.schema import MESSAGES, ORIGINS
 from feedback_app.datasets.exporting.source import ExportTask
 from feedback_app.datasets.formats.base import RowRefused, convert_each
+from feedback_app.datasets.formats.dialogues import MARKS, read_dialogue
 
 SCHEMA = pyarrow.schema(
     [
@@ -56,6 +57,8 @@ def about(task: ExportTask, pair: Pair) -> str:
 
 def convert_row(row: dict[str, Any]) -> dict[str, Any]:
     """Return the judged row of a pair: with a prompt of its own, or with whole conversations that share one."""
+    if row.get("prompt") is None and isinstance(row.get("chosen"), str) and isinstance(row.get("rejected"), str):
+        row = {**row, **_parted(row["chosen"], row["rejected"])}
     chosen, rejected = (_messages(row, side) for side in ("chosen", "rejected"))
     if row.get("prompt") is not None:
         given = row["prompt"]
@@ -76,6 +79,22 @@ def convert_row(row: dict[str, Any]) -> dict[str, Any]:
         if len(answer) != 1 or answer[0].get("role") != "assistant" or not isinstance(answer[0].get("content"), str):
             raise RowRefused(f"{side}: one answer of the assistant is needed after the prompt")
     return chosen_row(row, prompt, chosen[0]["content"], rejected[0]["content"])
+
+
+def _parted(chosen: str, rejected: str) -> dict[str, Any]:
+    """Return the parts of two texts that begin with their prompt: dialogues by their marks, others where they part.
+
+    The space before the first differing word belongs to the answers, as TRL's extract_prompt has it.
+    """
+    if MARKS["user"] in chosen and MARKS["user"] in rejected:
+        return {"chosen": read_dialogue(chosen), "rejected": read_dialogue(rejected)}
+    shared = next(
+        (place for place, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b),
+        min(len(chosen), len(rejected)),
+    )
+    if shared and chosen[shared - 1] == " ":
+        shared -= 1
+    return {"prompt": chosen[:shared] or None, "chosen": chosen[shared:], "rejected": rejected[shared:]}
 
 
 def _messages(row: dict[str, Any], side: str) -> list[Any]:
