@@ -18,6 +18,7 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.annotation.models import Assignment, Prompt, Response, SampleJob, Task
 from feedback_app.annotation.services.tasks import NewResponse, NewTask, create_tasks, response_bounds
+from feedback_app.annotation.splits import storable
 from feedback_app.projects.models import Project
 from feedback_app.serving.backends import Backend, BackendError, Generated, SamplingParameters, backend_of
 from feedback_app.serving.models import PolicyVersion
@@ -223,7 +224,9 @@ class _Sampler:
             seeds = _draw_seeds(self.count - len(kept), used)
             used.update(seeds)
             for generated in self.backend.generate(self.policy, prompt.messages, sampling, seeds):
-                if not any(too_alike(generated.text, other.text) for other in kept):
+                # A text that cannot be stored as it was drawn (a NUL in it) is no response that its seed gives again.
+                fits = storable(generated.text) and not any(too_alike(generated.text, other.text) for other in kept)
+                if fits:
                     kept.append(generated)
             if len(kept) == self.count:
                 responses = [self._response(generated, sampling) for generated in kept]

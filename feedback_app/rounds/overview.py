@@ -8,7 +8,7 @@ from django.db.models import Count, Q
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from feedback_app.annotation.browsing import prompt_counts, task_counts
+from feedback_app.annotation.browsing import newest_sampling, prompt_counts, task_counts
 from feedback_app.annotation.figures import share_with_interval
 from feedback_app.annotation.models import Judgment
 from feedback_app.annotation.quality import KINDS, measure_quality
@@ -136,6 +136,7 @@ def next_up(*, project: Project) -> dict[str, Any]:
         "starts": [start for start in next_starts(project=project) if start.schedule.enabled],
         "new_judgments": usable.filter(created_at__gt=newest.created_at).count() if newest else usable.count(),
         "prompts": prompt_counts(project=project),
+        "sampling": newest_sampling(project=project),
         "simulation": Simulation.objects.filter(project=project).first(),
     }
 

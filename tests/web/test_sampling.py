@@ -73,6 +73,14 @@ def test_a_task_holds_k_responses_each_with_its_own_recorded_seed(endpoint: Fake
     assert asked == {(f"{project.slug}-v0", 0.7, 0.9, 33)}
 
 
+def test_a_response_that_cannot_be_stored_is_replaced(endpoint: FakeEndpoint) -> None:
+    project = project_with(1)
+    texts = iter(["Tea.", "Cof\x00fee.", "Water, from the tap."])
+    endpoint.answer = lambda prompt, seed: next(texts)
+    assert run(request_sample(project=project, prompts=1)).tasks_made == 1
+    assert sorted(Response.objects.values_list("text", flat=True)) == ["Tea.", "Water, from the tap."]
+
+
 def test_a_near_identical_response_is_replaced(endpoint: FakeEndpoint) -> None:
     project = project_with(1, protocol="ranking", responses_per_prompt=3)
     texts = iter(["Tea is brewed at dawn.", "tea is brewed at dawn!", "Coffee.", "Neither of the two."])
