@@ -79,6 +79,8 @@ class PretrainConfig(OptimiserConfig):
     validation: str = ""
     epochs: int = 1
     batch: int = 8
+    micro_batch: int = 0  # rows a pass, whose gradients add up to the batch's; 0: the batch at once
+    patience: int = 0  # epochs without a better validation loss, then stop; 0: never. The best weights are what is kept
     max_length: int = 256
     vocabulary: int = 4096
     hidden_size: int = 128
@@ -93,6 +95,8 @@ class PretrainConfig(OptimiserConfig):
         super().__post_init__()
         for key in ("epochs", "batch", "hidden_size", "layers", "heads", "checkpoint_every"):
             self.check(getattr(self, key) >= 1, key, "1 or more")
+        for key in ("micro_batch", "patience"):
+            self.check(getattr(self, key) >= 0, key, "0 or more")
         self.check(self.max_length >= 2, "max_length", "2 or more")
         self.check(self.hidden_size % (2 * self.heads) == 0, "hidden_size", "a multiple of twice the heads")
         self.check(self.vocabulary >= 300, "vocabulary", "300 or more: 256 bytes and the special tokens")
@@ -108,6 +112,8 @@ class SFTConfig(OptimiserConfig):
     validation: str = ""
     epochs: int = 1
     batch: int = 8
+    micro_batch: int = 0  # rows a pass, whose gradients add up to the batch's; 0: the batch at once
+    patience: int = 0  # epochs without a better validation loss, then stop; 0: never. The best weights are what is kept
     max_length: int = 512
     lr: float = 2e-5
     checkpoint_every: int = 50
@@ -116,6 +122,8 @@ class SFTConfig(OptimiserConfig):
         super().__post_init__()
         for key in ("epochs", "batch", "checkpoint_every"):
             self.check(getattr(self, key) >= 1, key, "1 or more")
+        for key in ("micro_batch", "patience"):
+            self.check(getattr(self, key) >= 0, key, "0 or more")
         self.check(self.max_length >= 2, "max_length", "2 or more")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from training.canary import write_canary
 from training.checkpoint import OutputDirectory, Stopped, stop_requests
@@ -23,6 +24,8 @@ class LanguageTraining:
         self.config, self.model, self.tokenizer = config, model, tokenizer
         self.train, self.held = list(train), list(held)
         self.optimiser = MasterWeights([(list(model.parameters()), config.lr)], config)
+        self.best_loss, self.best_step, self.worse = float("inf"), 0, 0
+        self.best: list[Tensor] = []
 
     @property
     def steps_per_epoch(self) -> int:
@@ -41,12 +44,49 @@ class LanguageTraining:
         return [self.train[int(row)] for row in rows]
 
     def step(self, step: int) -> dict[str, float]:
-        """Take one optimiser step; return what was watched."""
-        batch = make_batch(*_columns(self.batch_at(step)), self.tokenizer.pad_token_id)
-        loss = completion_loss(self.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        """Take one optimiser step; return what was watched.
+
+        A batch in pieces weighs each by its tokens, so that gradients add up to those of the mean over the whole.
+        """
+        rows = self.batch_at(step)
+        size = self.config.micro_batch or len(rows)
+        total = sum(len(learned) for _, learned in rows)
+        loss = 0.0
+        for start in range(0, len(rows), size):
+            batch = make_batch(*_columns(rows[start : start + size]), self.tokenizer.pad_token_id)
+            part = completion_loss(self.model, batch) * (int(batch.response_lengths_B.sum()) / total)
+            part.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.collect()
+            loss += float(part.detach())
         norm = self.optimiser.step(schedule_scale(self.config, step, self.steps))
-        return {"loss/train": float(loss.detach()), "grad_norm": norm, "tokens": float(batch.response_lengths_B.sum())}
+        return {"loss/train": loss, "grad_norm": norm, "tokens": float(total)}
+
+    def validate(self, step: int) -> float:
+        """Return the validation loss; with patience, remember the weights where it is the best so far."""
+        loss = self.held_loss()
+        if loss < self.best_loss:
+            self.best_loss, self.best_step, self.worse = loss, step, 0
+            if self.config.patience:
+                self.best = self.optimiser.weights()
+        else:
+            self.worse += 1
+        return loss
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Say whether the validation loss has not got better for as many epochs as the config bears."""
+        return bool(self.config.patience) and self.worse >= self.config.patience
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "optimiser": self.optimiser.state(), "best": self.best, "best_loss": self.best_loss,
+            "best_step": self.best_step, "worse": self.worse,
+        }  # fmt: skip
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.optimiser.load(state["optimiser"])
+        self.best, self.best_loss = state["best"], state["best_loss"]
+        self.best_step, self.worse = state["best_step"], state["worse"]
 
     @torch.no_grad()
     def held_loss(self) -> float:
@@ -73,22 +113,27 @@ def train_language(training: LanguageTraining, output: OutputDirectory) -> dict[
     first = 0
     if (found := output.load_checkpoint()) is not None:
         first, state = found
-        training.optimiser.load(state["optimiser"])
+        training.load(state)
     watched: dict[str, float] = {}
     with stop_requests() as stop:
         for step in range(first, training.steps):
+            if training.out_of_patience:
+                break
             watched = training.step(step)
             last = step + 1 == training.steps
             if training.held and ((step + 1) % training.steps_per_epoch == 0):
-                watched["loss/validation"] = training.held_loss()
+                watched["loss/validation"] = training.validate(step + 1)
             output.log({"update": step + 1, "updates": training.steps, **watched})
             if stop.received or (not last and (step + 1) % training.config.checkpoint_every == 0):
-                output.save_checkpoint(step + 1, {"optimiser": training.optimiser.state()})
+                output.save_checkpoint(step + 1, training.state())
             if stop.received and not last:
                 raise Stopped
+    if training.best:
+        training.optimiser.put_back(training.best)
     save_model(training.model, training.tokenizer, output.path)
     write_canary(output.path)
     metrics = {"n/train_rows": float(len(training.train)), "steps": float(training.steps)}
     if training.held:
         metrics |= {"n/validation_rows": float(len(training.held)), "loss/validation": training.held_loss()}
+        metrics["best_step"] = float(training.best_step)
     return metrics | {"loss/train": watched["loss/train"]} if watched else metrics
