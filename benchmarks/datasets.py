@@ -104,6 +104,14 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
             report[f"export_{format}_{file_type}_mb"] = round(size / 2**20, 1)
     report["memory_after_exports_mb"] = peak_mb()
     report |= copy_alone(project.pk, rows)
+    # Of one run on one machine: these compare, the rates themselves only orient.
+    report["ratios"] = {
+        "export_judgments_to_copy": report["export_judgments_jsonl_per_s"] / report["copy_out_judgments_per_s"],
+        "import_responses_to_copy": 2 * report["import_tasks_per_s"] / report["copy_responses_out_and_in_per_s"],
+        "export_to_label_studio": report["export_judgments_jsonl_per_s"] / LABEL_STUDIO["export_judgments_per_s"],
+        "import_to_label_studio": report["import_tasks_per_s"] / LABEL_STUDIO["import_tasks_per_s"],
+    }
+    report["ratios"] = {name: round(ratio, 2) for name, ratio in report["ratios"].items()}
     return report
 
 
