@@ -3,8 +3,10 @@
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 
+from feedback_app.accounts.forms import AdminSignInForm
 from feedback_app.accounts.models import ApiToken, AuditEntry, User
 
+admin.site.login_form = AdminSignInForm
 admin.site.register(User, UserAdmin)
 
 

@@ -25,8 +25,11 @@ class User(AbstractUser):
     kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.PERSON)
     display_name = models.CharField(max_length=150, blank=True)
     language = models.CharField(max_length=16, blank=True)
-    theme = models.CharField(max_length=8, choices=Theme.choices, default=Theme.SYSTEM)
+    theme = models.CharField(max_length=8, choices=Theme.choices, blank=True, help_text=_("empty: never chosen"))
     keymap = models.JSONField(default=dict, blank=True)
+    password_given = models.BooleanField(
+        default=False, help_text=_("somebody else made the password, and so knows it: a new one is asked for")
+    )
 
     class Meta:
         db_table = "accounts_user"

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -21,16 +22,20 @@ def create_user(
     kind: User.Kind = User.Kind.PERSON,
     display_name: str = "",
     is_superuser: bool = False,
+    password_given: bool = False,
     created_by: User | None = None,
 ) -> User:
     """Make a user; without a password the account can be used by token only.
+
+    password_given: the password was not the person's own choice, so they are asked for another.
 
     Raises:
         ValidationError: the name is taken or malformed, or the password too weak.
     """
     user = User(
-        username=username, kind=kind, display_name=display_name, is_superuser=is_superuser, is_staff=is_superuser
-    )
+        username=username, kind=kind, display_name=display_name, is_superuser=is_superuser, is_staff=is_superuser,
+        password_given=password_given and password is not None,
+    )  # fmt: skip
     if password is None:
         user.set_unusable_password()
     else:
@@ -45,10 +50,26 @@ def create_user(
     return user
 
 
+@transaction.atomic
+def change_password(*, user: User, password: str) -> None:
+    """Give a person the password of their choice; the sessions made with the old one end by Django's own hash of it.
+
+    Raises:
+        ValidationError: the password is too weak.
+    """
+    validate_password(password, user)
+    user.set_password(password)
+    user.password_given = False
+    user.save(update_fields=["password", "password_given"])
+    record_audit(actor=user, action="password.change", subject=user.username)
+
+
+@transaction.atomic
 def issue_token(*, user: User, name: str = "") -> str:
     """Return a new API token; this is the only time its text is known."""
     key = secrets.token_hex(20)
     ApiToken.objects.create(user=user, key_sha256=token_digest(key), name=name)
+    record_audit(actor=user, action="token.issue", subject=user.username, detail={"name": name})
     return key
 
 
@@ -57,10 +78,11 @@ def token_digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+@transaction.atomic
 def revoke_token(*, token: ApiToken, revoked_by: User | None) -> None:
     """End a token's use; the row stays for the audit trail."""
     ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
-    record_audit(actor=revoked_by, action="token.revoke", subject=token.user.username)
+    record_audit(actor=revoked_by, action="token.revoke", subject=token.user.username, detail={"name": token.name})
 
 
 def record_audit(
@@ -88,3 +110,17 @@ def set_keymap(*, user: User, keymap: Mapping[str, Any]) -> None:
         raise ValueError("keymap: at most 40 actions, each a text of at most 40 characters, and so its key")
     user.keymap = dict(keymap)
     user.save(update_fields=["keymap"])
+
+
+def set_theme(*, user: User, theme: User.Theme) -> None:
+    """Keep how the pages look to a person, on every device."""
+    user.theme = theme
+    user.save(update_fields=["theme"])
+
+
+def set_language(*, user: User, language: str) -> None:
+    """Keep the language of a person's pages, on every device; raises ValueError for one that they are not in."""
+    if language not in dict(settings.LANGUAGES):
+        raise ValueError(f"language: one of {', '.join(dict(settings.LANGUAGES))}")
+    user.language = language
+    user.save(update_fields=["language"])

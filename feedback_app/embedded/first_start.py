@@ -15,7 +15,7 @@ def make_administrator() -> tuple[str, str] | None:
     if User.objects.filter(is_superuser=True).exists():
         return None
     password = "-".join(secrets.token_hex(2) for _ in range(4))
-    create_user(username=ADMINISTRATOR, password=password, is_superuser=True)
+    create_user(username=ADMINISTRATOR, password=password, is_superuser=True, password_given=True)
     return ADMINISTRATOR, password
 
 

@@ -84,6 +84,7 @@ def add_new(request: ProjectRequest) -> HttpResponse:
                     username=given["username"],
                     display_name=given["display_name"],
                     password=password,
+                    password_given=True,
                     created_by=request.user,
                 )
                 add_member(project=request.project, user=user, role=Member.Role(given["role"]), added_by=request.user)

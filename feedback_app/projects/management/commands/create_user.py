@@ -33,8 +33,9 @@ class Command(BaseCommand):
             raise CommandError(f"name: {user.username!r} exists already; an account's password and rights stay as is")
         try:
             user = user or create_user(
-                username=options["name"], password=options["password"], is_superuser=administrator
-            )
+                username=options["name"], password=options["password"], is_superuser=administrator,
+                password_given=True,
+            )  # fmt: skip
         except ValidationError as error:
             raise CommandError(one_line(error)) from error
         if options["project"]:
