@@ -19,13 +19,15 @@ from feedback_app.datasets.services import (
 from feedback_app.projects.models import Project
 
 logger = logging.getLogger(__name__)
+# Of a larger import, beat makes the rest searchable bit by bit, and other jobs have their turn.
+AFTER_IMPORT = 200_000
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def run_import_job(job_id: str) -> None:
     """Do one import job, if no other worker has it, and make what came in searchable."""
     if job := run_import(job_id=UUID(job_id)):
-        index_examples(project=job.project)
+        index_examples(project=job.project, most=AFTER_IMPORT)
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped

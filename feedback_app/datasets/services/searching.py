@@ -14,7 +14,7 @@ from feedback_app.datasets.models import DuplicateReport
 from feedback_app.datasets.tokens import tokens_of
 from feedback_app.projects.models import Project
 
-BATCH = 500
+BATCH = 2000
 MISSING = """
 SELECT task.id, prompt.messages,
        (SELECT coalesce(json_agg(response.text ORDER BY place.position), '[]')
