@@ -36,7 +36,7 @@ class Loaded:
 
 
 @dataclass(kw_only=True)
-class _Place:
+class Place:
     """A task that rows of this batch mean, stored already or about to be."""
 
     task_id: str
@@ -48,17 +48,6 @@ class _Place:
     # With the id() of the row that brought it: a line may hold several rows.
     added: list[tuple[RowJudgment, int]] = field(default_factory=list)
     row: Row | None = None
-
-
-def rehearse_load(project: Project, rows: Sequence[Row]) -> Loaded:
-    """Return what a batch's load would come to, and store nothing.
-
-    Rows that repeat one of an earlier batch count as new, for nothing of that batch is there to know them by.
-    """
-    with transaction.atomic():
-        loaded = Loader(project=project).load(rows)
-        transaction.set_rollback(True)
-    return loaded
 
 
 class Loader:
@@ -100,7 +89,7 @@ class Loader:
                 kept.append(row)
         return kept
 
-    def _known_places(self, rows: Sequence[Row]) -> dict[str, _Place]:
+    def _known_places(self, rows: Sequence[Row]) -> dict[str, Place]:
         tasks = Task.objects.filter(
             project=self.project, identity_sha256__in={row.identity_sha256 for row in rows}
         ).select_related("prompt")
@@ -111,7 +100,7 @@ class Loader:
         for place in TaskResponse.objects.filter(task__in=by_id).select_related("response").order_by("position"):
             responses[place.task_id].append(place.response)
         known = {
-            str(task.identity_sha256): _Place(
+            str(task.identity_sha256): Place(
                 task_id=str(pk),
                 stored=True,
                 response_ids=[str(response.pk) for response in responses[pk]],
@@ -127,13 +116,13 @@ class Loader:
             place_.judged = judged[place_.task_id]
         return known
 
-    def _place(self, row: Row, places: dict[str, _Place], loaded: Loaded) -> bool:
+    def _place(self, row: Row, places: dict[str, Place], loaded: Loaded) -> bool:
         """Find or make the row's place and note its new judgments; False where the row is refused."""
         if not row.responses:
             return True
         place = places.get(row.identity_sha256)
         if place is None:
-            place = _Place(
+            place = Place(
                 task_id=str(uuid.uuid4()),
                 stored=False,
                 response_ids=[str(uuid.uuid4()) for _ in row.responses],
@@ -183,7 +172,7 @@ class Loader:
         ids = made | {digest: str(pk) for digest, pk in stored.values_list("content_sha256", "pk")}
         return ids, {id(first[digest]) for digest in made}
 
-    def _count(self, rows: Iterable[Row], places: dict[str, _Place], fresh: set[int], loaded: Loaded) -> None:
+    def _count(self, rows: Iterable[Row], places: dict[str, Place], fresh: set[int], loaded: Loaded) -> None:
         """Count a row as new where it brought a prompt, a task or a judgment, and else as known."""
         bringing = fresh | {brought for place in places.values() for _, brought in place.added}
         bringing |= {id(place.row) for place in places.values() if place.row}
@@ -193,7 +182,7 @@ class Loader:
             else:
                 loaded.known += 1
 
-    def _store_tasks(self, places: Sequence[_Place], prompts: dict[str, str]) -> None:
+    def _store_tasks(self, places: Sequence[Place], prompts: dict[str, str]) -> None:
         if not places:
             return
         now, project = timezone.now().isoformat(), self.project
@@ -214,7 +203,7 @@ class Loader:
         copy_rows(Task._meta.db_table, TASK_COLUMNS, tasks)
         copy_rows(TaskResponse._meta.db_table, ("task_id", "response_id", "position"), joins)
 
-    def _store_judgments(self, places: Sequence[_Place]) -> None:
+    def _store_judgments(self, places: Sequence[Place]) -> None:
         if not places:
             return
         self._ensure_annotators({judgment.annotator for place in places for judgment, _ in place.added})
@@ -235,7 +224,7 @@ class Loader:
         copy_rows(Judgment._meta.db_table, JUDGMENT_COLUMNS, judgments)
 
     def _judgment_row(
-        self, place: _Place, judgment: RowJudgment, assignment: str, annotator: int, moment: datetime
+        self, place: Place, judgment: RowJudgment, assignment: str, annotator: int, moment: datetime
     ) -> tuple[Any, ...]:
         verdict = judgment.verdict
 
@@ -251,7 +240,7 @@ class Loader:
             moment.isoformat(), "",
         )  # fmt: skip
 
-    def _take_places(self, places: Sequence[_Place]) -> None:
+    def _take_places(self, places: Sequence[Place]) -> None:
         """Count new judgments of stored tasks, the tasks locked first and in the order of their ids."""
         counts = {place.task_id: len(place.added) for place in places}
         for task in Task.objects.select_for_update().filter(pk__in=counts).order_by("pk"):

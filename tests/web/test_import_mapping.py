@@ -11,11 +11,11 @@ from django.test import Client
 from feedback_app.annotation.models import Judgment, Prompt
 from feedback_app.datasets.mapping import map_row, parse_mapping
 from feedback_app.datasets.models import ImportJob
-from feedback_app.datasets.services import preview_import, run_import, set_draft_format, start_import
+from feedback_app.datasets.services import imports, preview_import, run_import, set_draft_format, start_import
 from feedback_app.datasets.services.imports import file_of
 from feedback_app.projects.models import Member
 from tests.factories import make_project, make_token, make_user
-from tests.web.judged import as_lines, judged_rows, refusals, run_rows
+from tests.web.judged import as_lines, judged_row, judged_rows, refusals, run_rows
 
 pytestmark = pytest.mark.django_db
 
@@ -81,6 +81,43 @@ def test_a_dry_run_reports_all_and_leaves_nothing() -> None:
     assert list(refusals(job)) == [6]
     assert Prompt.objects.filter(project=project).count() == 3
     assert not file_of(job).exists()
+
+
+def test_a_dry_run_counts_what_the_import_then_does_across_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "BATCH", 2)
+    project = make_project()
+    run_rows(project, judged_rows(1))
+    other = {"annotator": "annotator9", "ranking": [[0], [1]]}
+    otherwise = {"annotator": "annotator1", "ranking": [[0, 1]]}
+    named = judged_row(7, external_id="seven")
+    rows = [
+        judged_row(0), judged_row(1),  # stored before; new
+        judged_row(1), judged_row(2),  # repeats one of the batch before; new
+        judged_row(1, judgments=[other]), judged_row(0, judgments=[other]),  # one more judgment each: new
+        judged_row(1, judgments=[other]), judged_row(0, judgments=[other]),  # repeats them
+        judged_row(2, judgments=[otherwise]), {"prompt": "Alone?"},  # contradicts (line 9); new
+        {"prompt": "Alone?"}, named,  # repeats; new
+        judged_row(8, external_id="seven"), named,  # the name with another content (line 13); repeats
+    ]  # fmt: skip
+    tried = run_rows(project, rows, dry_run=True)
+    counts = (tried.rows_new, tried.rows_known, sorted(refusals(tried)))
+    assert counts == (6, 6, [9, 13])
+    assert Prompt.objects.filter(project=project).count() == 1
+    done = run_rows(project, rows)
+    assert (done.rows_new, done.rows_known, sorted(refusals(done))) == counts
+    assert refusals(tried) == refusals(done)
+
+
+def test_a_dry_run_that_another_worker_takes_over_counts_from_the_first_row() -> None:
+    project = make_project()
+    job = start_import(
+        project=project, format="judged", file_name="x.jsonl", content=io.BytesIO(as_lines(judged_rows(3) * 2)),
+        requested_by=None, dry_run=True,
+    )  # fmt: skip
+    ImportJob.objects.filter(pk=job.pk).update(rows_read=3, rows_new=3)  # as the worker left it that died
+    done = run_import(job_id=job.pk)
+    assert done is not None
+    assert (done.rows_read, done.rows_new, done.rows_known) == (6, 3, 3)
 
 
 def test_a_preview_shows_the_columns_and_follows_the_mapping() -> None:

@@ -24,10 +24,11 @@ from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.datasets.formats.base import FileRefused, RowRefused, SourceRow
 from feedback_app.datasets.formats.imports import IMPORT_FORMATS
-from feedback_app.datasets.loading import Loaded, Loader, rehearse_load
+from feedback_app.datasets.loading import Loaded, Loader
 from feedback_app.datasets.mapping import map_rows, parse_mapping
 from feedback_app.datasets.models import ImportJob, RefusedRow
 from feedback_app.datasets.reading import RowReader
+from feedback_app.datasets.rehearsing import Rehearsal
 from feedback_app.datasets.rows import Row, imported_protocol, parse_row
 from feedback_app.projects.models import Project
 from feedback_app.projects.protocols import Protocol, parse_protocol
@@ -143,13 +144,25 @@ def run_import(*, job_id: UUID) -> ImportJob | None:
 
 
 def _import_all(job: ImportJob) -> None:
-    loader = Loader(project=job.project)
+    if job.dry_run:
+        _start_over(job)
+    loader = (Rehearsal if job.dry_run else Loader)(project=job.project)
     with closing(_ahead(_parsed_batches(job))) as batches:
         for batch in batches:
             with transaction.atomic():
-                loaded = rehearse_load(job.project, batch.good) if job.dry_run else loader.load(batch.good)
+                loaded = loader.load(batch.good)
                 loaded.refused += batch.refused
                 _record(job, read=batch.read, loaded=loaded, bytes_read=batch.bytes_read)
+
+
+def _start_over(job: ImportJob) -> None:
+    """Begin a dry run anew: of one that was taken over, what its earlier batches held is known to nobody any more."""
+    job.rows_read = job.rows_refused = 0
+    with transaction.atomic():
+        ImportJob.objects.filter(pk=job.pk, fence=job.fence).update(
+            rows_read=0, rows_new=0, rows_known=0, rows_refused=0, bytes_read=0
+        )
+        RefusedRow.objects.filter(job=job).delete()
 
 
 @dataclass(frozen=True)
