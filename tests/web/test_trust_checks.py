@@ -134,9 +134,9 @@ def test_judging_too_quickly_pauses() -> None:
     for task in make_tasks(project, 3):
         make_judgment(task, annotator)  # at once: active seconds are close to nothing
     gold_of(project, 1)
-    task = next_task(project=project, annotator=annotator)
-    assert task is not None
-    judge(task, annotator, "First.")
+    gold = next_task(project=project, annotator=annotator)
+    assert gold is not None
+    judge(gold, annotator, "First.")
     assert "5.0 s is the least" in Member.objects.get(user=annotator).pause_reason
 
 
