@@ -87,10 +87,9 @@ def run_stack(make_model: Callable[[Path], object]) -> Iterator[Stack]:
     try:
         wait_until(lambda: _is_well(stack, up, out), READY_WITHIN_S, "the product is ready")
         yield stack
-    except BaseException:
-        print(out.read_text(errors="replace"), stack.logs(), sep="\n")
-        raise
     finally:
+        # Shown by pytest where a test has failed.
+        print(out.read_text(errors="replace"), stack.logs(), sep="\n")
         _stop(up)
         shutil.rmtree(data_dir, ignore_errors=True)
 

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from feedback_app.embedded.paths import postgres_dir
 from tests.loop.stack import Stack, run_stack, wait_until
 from tests.loop.taste import small_letters
 from tests.loop.tiny_policy import make_prompts, make_tiny_policy
@@ -31,7 +32,7 @@ lr = 2e-3
 max_length = 96
 checkpoint_every = 3
 [ppo]
-updates = 60
+updates = 100
 rollout_batch = 32
 minibatch = 16
 response_length = 20
@@ -53,6 +54,7 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.mark.loop
+@pytest.mark.timeout(900)
 def test_a_round_that_loses_trainer_and_worker_and_is_cancelled_ends_as_an_undisturbed_one(
     stack: Stack, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -69,6 +71,7 @@ def test_a_round_that_loses_trainer_and_worker_and_is_cancelled_ends_as_an_undis
         client.post("/projects/letters/rollback/").raise_for_status()
         second = _start(client)
         _kill_trainer(stack, client, second)
+        _kill_database(stack, client, second)
         _kill_worker(stack, client, second)
         _cancel(stack, client, second)
         client.post(f"/rounds/{second}/retry/").raise_for_status()
@@ -138,9 +141,34 @@ def _kill_trainer(stack: Stack, client: httpx.Client, round_id: str) -> None:
     wait_until(lambda: _updates(stack, round_id, 1, "reward/model") > 4, 120, "the reward model is being trained")
     [trainer] = _trainers(stack, round_id)
     trainer.kill()
-    wait_until(lambda: _updates(stack, round_id, 1, "ppo") > 10, 180, "PPO runs")
+    wait_until(lambda: _updates(stack, round_id, 1, "ppo") > 4, 180, "PPO runs")
     shown = _shown(client, round_id)
     assert (shown["state"], shown["fence"]) == ("running", 1)
+
+
+def _kill_database(stack: Stack, client: httpx.Client, round_id: str) -> None:
+    """SIGKILL PostgreSQL: the trainer works on meanwhile, and the round goes on under the fence it had."""
+    [trainer] = _trainers(stack, round_id)
+    psutil.Process(int((postgres_dir(stack.data_dir) / "postmaster.pid").read_text().split()[0])).kill()
+    began = time.monotonic()
+    wait_until(lambda: _answers(client, round_id), 30, "the database is back")
+    print(f"database back after {time.monotonic() - began:.1f} s")
+    before = len(_ppo_lines(client, round_id))
+    wait_until(lambda: len(_ppo_lines(client, round_id)) > before, 30, "the round reports on")
+    assert _shown(client, round_id)["fence"] == 1
+    assert trainer.is_running()
+
+
+def _answers(client: httpx.Client, round_id: str) -> bool:
+    try:
+        return client.get(f"/rounds/{round_id}/").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _ppo_lines(client: httpx.Client, round_id: str) -> list[dict[str, Any]]:
+    [ppo] = [step for step in _shown(client, round_id)["steps"] if step["name"] == "ppo"]
+    return list(ppo["progress"])
 
 
 def _kill_worker(stack: Stack, client: httpx.Client, round_id: str) -> None:
@@ -158,7 +186,7 @@ def _kill_worker(stack: Stack, client: httpx.Client, round_id: str) -> None:
 
 def _cancel(stack: Stack, client: httpx.Client, round_id: str) -> None:
     """Cancel while PPO runs: all that it started is gone within ten seconds, and the checkpoint stays."""
-    wait_until(lambda: _updates(stack, round_id, 2, "ppo") > 25, 120, "PPO has gone on")
+    wait_until(lambda: _updates(stack, round_id, 2, "ppo") > 60, 120, "PPO has gone on")
     began = time.monotonic()
     client.post(f"/rounds/{round_id}/cancel/").raise_for_status()
     wait_until(lambda: not _trainers(stack, round_id), CANCELS_WITHIN_S, "the trainer has ended")

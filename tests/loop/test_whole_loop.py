@@ -40,6 +40,7 @@ max_perplexity_ratio = 0.0
 
 
 @pytest.mark.loop
+@pytest.mark.timeout(900)
 def test_a_round_makes_the_served_policy_answer_as_simulated_annotators_prefer(tmp_path: Path) -> None:
     with run_stack(lambda path: make_tiny_policy(path, seed=SEED)) as stack:
         token = _make_project(stack, tmp_path)
