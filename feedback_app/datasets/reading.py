@@ -75,7 +75,7 @@ class RowReader:
         if head[:3] == b"\xef\xbb\xbf":
             stream.read(3)
         if self.name.endswith((".csv", ".tsv")):
-            return _read_csv(stream)
+            return _read_csv(stream, "\t" if self.name.endswith(".tsv") else "")
         if stream.peek(CHUNK).lstrip()[:1] == b"[":
             return _read_array(stream)
         return _read_lines(stream)
@@ -181,14 +181,14 @@ def _more_text(text: io.TextIOWrapper, count: int = CHUNK) -> str:
         raise FileRefused(f"not UTF-8: {error.reason}") from error
 
 
-def _read_csv(stream: io.BufferedReader) -> Iterator[SourceRow]:
+def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
     csv.field_size_limit(LONGEST_ROW)
     # Half of Europe's spreadsheets write semicolons, and some say so in a line of its own.
     first = stream.peek(CHUNK).split(b"\n", 1)[0].rstrip(b"\r")
     said = first[4:].decode("ascii", "replace") if first.startswith(b"sep=") and len(first) == 5 else ""
     if said:
         stream.readline()
-    delimiter = said or max(",;\t", key=lambda mark: first.count(mark.encode()))
+    delimiter = delimiter or said or max(",;\t", key=lambda mark: first.count(mark.encode()))
     lines = _csv_lines(stream, 1 if said else 0)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:

@@ -61,6 +61,20 @@ def test_csv_cells_hold_texts_lists_or_nothing(tmp_path: Path) -> None:
     assert "3 cells" in read(tmp_path, b"a,b\n1,2,3\n4,5\n", "rows.csv")[0].problem
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.tsv", b"prompt\nOne, or two; three?\n"),
+        ("rows.csv", b'sep=;\r\nprompt;n\r\n"One, or two; three?";\r\n'),
+        ("rows.csv", b"prompt\tn\nOne, or two; three?\t\n"),
+        ("rows.csv", b'prompt\n"One, or two; three?"\n'),
+    ],
+)
+def test_the_header_says_what_stands_between_cells(tmp_path: Path, name: str, content: bytes) -> None:
+    (row,) = read(tmp_path, content, name)
+    assert (row.value["prompt"], row.line) == ("One, or two; three?", 3 if content.startswith(b"sep") else 2)
+
+
 def test_parquet_rows_are_numbered_from_one(tmp_path: Path) -> None:
     sink = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS[:1] * 2500), sink)
