@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PYTHON) -c 'import fcntl, os, subprocess, sys; os.makedirs(".venv", exist_ok=True); \
 	lock = open(".venv/setup.lock", "w"); fcntl.flock(lock, fcntl.LOCK_EX); sys.exit(subprocess.call(sys.argv[1:]))'
 
-.PHONY: setup setup-web up test check lint types contracts bench clean-stamps
+.PHONY: setup setup-web up test check lint types contracts messages bench clean-stamps
 
 setup: .venv/stamp-dev $(DATA_DIR)/models/base
 	@echo "Ready: make up, make test."
@@ -38,6 +38,12 @@ types: .venv/stamp-dev
 
 contracts: .venv/stamp-dev
 	$(BIN)/lint-imports
+
+# A developer's tool: needs GNU gettext, which neither running nor testing does.
+messages: .venv/stamp-web
+	$(BIN)/python manage.py makemessages --all --no-obsolete --no-wrap --add-location file \
+		--ignore .venv --ignore var --ignore tests --ignore benchmarks --ignore training
+	$(BIN)/python manage.py compilemessages --ignore .venv --ignore var
 
 bench: setup
 	$(BIN)/python -m benchmarks

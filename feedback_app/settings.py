@@ -9,7 +9,8 @@ from urllib.parse import unquote, urlsplit
 import django_stubs_ext
 from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.translation import gettext_lazy as _
+
+from feedback_app.languages import LANGUAGES_DIR, available_languages
 
 django_stubs_ext.monkeypatch()
 
@@ -162,8 +163,8 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 LANGUAGE_CODE = "en"
-LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
-LOCALE_PATHS = [BASE_DIR / "frontend" / "locale"]
+LANGUAGES = available_languages()
+LOCALE_PATHS = [LANGUAGES_DIR]
 TIME_ZONE = "UTC"
 USE_TZ = True
 
