@@ -45,7 +45,8 @@ def database_from_url(url: str) -> dict[str, Any]:
         "HOST": unquote(query.pop("host", parts.hostname or "")),
         "PORT": str(parts.port or ""),
         "OPTIONS": {"pool": {"min_size": 1, "max_size": 8, "timeout": 10}, **query},
-        "CONN_HEALTH_CHECKS": False,
+        # The pool tries a connection before it gives it out: after a restart of the database all that it kept are dead.
+        "CONN_HEALTH_CHECKS": True,
     }
 
 
