@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from training.config import StageConfig, to_toml
+from training.devices import use_device
 from training.records import MANIFEST, Manifest, file_sha256
 from training.tensorboard import FOLDER as TENSORBOARD
 from training.tensorboard import EventFiles
@@ -151,7 +152,12 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def prepare_process(config: StageConfig) -> None:
-    """Seed every generator and pin the threads: with the same ones, the same machine computes the same bits."""
+    """Choose the device, seed every generator, pin the threads: so the same machine computes the same bits.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    use_device(config.device)
     keep_freed_memory()
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 Config = TypeVar("Config", bound="StageConfig")
 # Names the pipe that a trainer holds to its supervisor: see lifeline.py.
 LIFELINE_VARIABLE = "TRAINING_LIFELINE_FD"
@@ -25,6 +26,7 @@ class StageConfig:
 
     seed: int = 0
     dtype: Dtype = "auto"
+    device: Device = "auto"  # a GPU where there is one
     threads: int = 0  # 0: one for each core
     tensorboard: bool = True  # event files beside progress.jsonl
     parents: tuple[str, ...] = ()  # directories whose manifests go into ours, beside those the stage reads

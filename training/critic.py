@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from training.config import PPOConfig, is_directory_reward
+from training.devices import device_of
 from training.models import (
     Batch,
     add_lora,
     checkpoint_activations,
-    device_of,
     inner_model,
     load_scorer,
     load_tokenizer,

@@ -226,7 +226,7 @@ def text_perplexity(model: Any, tokenizer: Any, text: str) -> float:
         batch = make_batch([window[:1]], [window[1:]], tokenizer.pad_token_id)
         states_BTH = response_states(model, batch)
         logprobs_BT = state_logprobs(states_BTH, output_weight(model), batch.response_tokens_BT, batch.mask_BT)
-        total, count = total - float(logprobs_BT.double().sum()), count + len(window) - 1
+        total, count = total - float(logprobs_BT.cpu().double().sum()), count + len(window) - 1
     return math.exp(total / count)
 
 

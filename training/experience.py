@@ -51,7 +51,7 @@ class Experience:
     def select(self, rows: Sequence[int]) -> "Experience":
         """Return a minibatch, padding cut to its longest row."""
         batch = self.batch.select(rows)
-        index, t = torch.as_tensor(rows), batch.responses
+        index, t = torch.as_tensor(rows, device=self.mask_BT.device), batch.responses
         return Experience(
             batch,
             self.old_logprobs_BT[index, :t],
@@ -79,11 +79,12 @@ def shape_rewards(
         shaped_B = shaped_B / moments.std
     if config.reward_clip:
         shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)
-    lengths_B = rollout.batch.response_lengths_B
-    shaped_B = shaped_B - config.missing_eos_penalty * (~rollout.ended_B) - config.length_penalty * lengths_B
+    # A number a response, worked out where the scores are: on the CPU, in float64.
+    lengths_B, ended_B = rollout.batch.response_lengths_B.to(scores_B.device), rollout.ended_B.to(scores_B.device)
+    shaped_B = shaped_B - config.missing_eos_penalty * (~ended_B) - config.length_penalty * lengths_B
     rewards_BT = (-kl_coef * kl_BT).masked_fill(~rollout.batch.mask_BT, 0.0)
-    rewards_BT[torch.arange(len(scores_B)), lengths_B - 1] += shaped_B.to(rewards_BT.dtype)
-    return rewards_BT
+    last_B1 = rollout.batch.response_lengths_B[:, None] - 1
+    return rewards_BT.scatter_add(1, last_B1, shaped_B[:, None].to(rewards_BT))
 
 
 def make_experience(
@@ -131,8 +132,8 @@ def rollout_metrics(rollout: Rollout, scored: Scored, scores_B: Tensor, kl_BT: T
         "objective/scores_max": float(scores_B.max()),
         "objective/scores_min": float(scores_B.min()),
         "objective/entropy": float(masked_mean(scored.entropy_BT, mask_BT)),
-        "response/length": float(rollout.batch.response_lengths_B.double().mean()),
-        "response/eos_fraction": float(rollout.ended_B.double().mean()),
+        "response/length": float(rollout.batch.response_lengths_B.cpu().double().mean()),
+        "response/eos_fraction": float(rollout.ended_B.cpu().double().mean()),
         "response/perplexity": float(masked_mean(-scored.plain_logprobs_BT, mask_BT).exp()),
         "rollout/logprob_drift": float(masked_mean(drift, mask_BT)),
     }

@@ -20,7 +20,7 @@ class _TokenLogprobs(torch.autograd.Function):
     def forward(
         ctx: Any, states_NH: Tensor, weight_VH: Tensor, tokens_N: Tensor, temperature: float, nucleus_NV: Tensor | None
     ) -> Tensor:
-        logprobs_N = torch.empty(len(tokens_N), dtype=torch.promote_types(states_NH.dtype, torch.float32))
+        logprobs_N = states_NH.new_empty(len(tokens_N), dtype=torch.promote_types(states_NH.dtype, torch.float32))
         normalisers_N = torch.empty_like(logprobs_N)
         for rows in _chunks(len(tokens_N)):
             logits_CV = _logits(states_NH, weight_VH, temperature, nucleus_NV, rows)
@@ -79,17 +79,18 @@ def state_logprobs(
     logprobs_N = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
         states_BTH[mask_BT], weight_VH, tokens_BT[mask_BT], temperature, inside
     )
-    return torch.zeros(mask_BT.shape, dtype=logprobs_N.dtype).masked_scatter(mask_BT, logprobs_N)
+    zeros_BT: Tensor = logprobs_N.new_zeros(mask_BT.shape)
+    return zeros_BT.masked_scatter(mask_BT, logprobs_N)
 
 
 @torch.no_grad()
 def state_entropies(states_BTH: Tensor, weight_VH: Tensor, mask_BT: Tensor, temperature: float = 1.0) -> Tensor:
     """Return the entropy (B, T), in nats, of each position's distribution; 0 outside the mask. Carries no gradient."""
     states_NH = states_BTH[mask_BT]
-    entropies_N = torch.empty(len(states_NH), dtype=torch.promote_types(states_NH.dtype, torch.float32))
+    entropies_N = states_NH.new_empty(len(states_NH), dtype=torch.promote_types(states_NH.dtype, torch.float32))
     for rows in _chunks(len(states_NH)):
         logits_CV = _logits(states_NH, weight_VH, temperature, None, rows)
         normalisers_C = logits_CV.logsumexp(-1)
         expected_C = (logits_CV.sub(normalisers_C[:, None]).exp_() * logits_CV).sum(-1)
         entropies_N[rows] = normalisers_C - expected_C
-    return torch.zeros(mask_BT.shape, dtype=entropies_N.dtype).masked_scatter(mask_BT, entropies_N)
+    return entropies_N.new_zeros(mask_BT.shape).masked_scatter(mask_BT, entropies_N)

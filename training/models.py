@@ -7,6 +7,7 @@ end-of-sequence token) can change a number.
 
 import copy
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from training.config import ConfigError, Dtype, OptimiserConfig
+from training.devices import device_of
 from training.records import DataError, Messages
 
 # Eager attention's backward beats the fused one on CPUs at these lengths (1.2 s against 1.75 s for 16 x 88 tokens).
@@ -41,13 +43,14 @@ class Batch:
     @property
     def mask_BT(self) -> Tensor:
         """True over each row's response tokens."""
-        return torch.arange(self.responses)[None, :] < self.response_lengths_B[:, None]
+        return torch.arange(self.responses, device=self.tokens_BS.device)[None, :] < self.response_lengths_B[:, None]
 
     @property
     def response_positions_BT(self) -> Tensor:
         """Where each response token stands in tokens_BS; padding cells point at the row's last token."""
         last_B = self.prompt_lengths_B + self.response_lengths_B - 1
-        positions_BT = self.prompt_lengths_B[:, None] + torch.arange(self.responses)[None, :]
+        positions_T = torch.arange(self.responses, device=self.tokens_BS.device)
+        positions_BT = self.prompt_lengths_B[:, None] + positions_T[None, :]
         return torch.minimum(positions_BT, last_B[:, None])
 
     @property
@@ -56,20 +59,24 @@ class Batch:
 
     def select(self, rows: Sequence[int] | Tensor) -> "Batch":
         """Return some rows, padding cut to the longest of them."""
-        index = torch.as_tensor(rows)
+        index = torch.as_tensor(rows, device=self.tokens_BS.device)
         prompts_B, responses_B = self.prompt_lengths_B[index], self.response_lengths_B[index]
         longest = int((prompts_B + responses_B).max())
         return Batch(self.tokens_BS[index, :longest], prompts_B, responses_B)
 
 
 def make_batch(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int) -> Batch:
-    """Return prompts and responses (token ids) as one left-aligned batch; every response has a token at least."""
+    """Return prompts and responses (token ids) as one left-aligned batch on the device of this process.
+
+    Every response has a token at least.
+    """
     longest = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
+    # Filled row by row where that is cheap, moved once.
     tokens_BS = torch.full((len(prompts), longest), pad, dtype=torch.long)
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         tokens_BS[row, : len(prompt) + len(response)] = torch.tensor([*prompt, *response])
-    lengths = [torch.tensor([len(part) for part in parts]) for parts in (prompts, responses)]
-    return Batch(tokens_BS, lengths[0], lengths[1])
+    lengths = [torch.tensor([len(part) for part in parts], device=device_of()) for parts in (prompts, responses)]
+    return Batch(tokens_BS.to(device_of()), lengths[0], lengths[1])
 
 
 def resolve_dtype(dtype: Dtype) -> torch.dtype:
@@ -77,11 +84,6 @@ def resolve_dtype(dtype: Dtype) -> torch.dtype:
     return {"auto": torch.bfloat16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}[
         dtype
     ]
-
-
-def device_of() -> torch.device:
-    """Return the device to train on."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def model_directory(path: str) -> str:
@@ -125,7 +127,7 @@ def load_scorer(path: str, dtype: torch.dtype, key: str = "model") -> Any:
 
 def _load(kind: Any, path: str, dtype: torch.dtype, key: str, **options: Any) -> Any:
     # Eager attention takes its softmax in float32, where float64's mask is -inf and a left-padded row NaN.
-    attention = "sdpa" if torch.cuda.is_available() or dtype == torch.float64 else CPU_ATTENTION
+    attention = "sdpa" if device_of().type != "cpu" or dtype == torch.float64 else CPU_ATTENTION
     try:
         model = kind.from_pretrained(model_directory(path), dtype=dtype, attn_implementation=attention, **options)
     except (OSError, ValueError) as error:
@@ -309,7 +311,7 @@ class MasterWeights:
         self.collect()
         masters = [master for _, master in self.pairs if master.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(masters, self.max_grad_norm))
-        if torch.isfinite(torch.tensor(norm)):
+        if math.isfinite(norm):
             for group in self.optimiser.param_groups:
                 group["lr"] = group["initial_lr"] * scale
             self.optimiser.step()
@@ -356,7 +358,7 @@ def schedule_scale(config: OptimiserConfig, step: int, steps: int) -> float:
     if config.schedule == "linear":
         return max(left, 0.02)
     if config.schedule == "cosine":
-        return 0.02 + 0.98 * 0.5 * (1 + float(torch.cos(torch.tensor((1 - left) * torch.pi))))
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos((1 - left) * math.pi))
     if config.schedule == "exponential":
         return float(0.02 ** (1 - left))
     if config.schedule == "inverse_sqrt":

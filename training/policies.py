@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from training.config import ConfigError
-from training.models import device_of, end_tokens, load_tokenizer, model_directory
+from training.devices import device_of
+from training.models import end_tokens, load_tokenizer, model_directory
 from training.slots import ATTENTION, PREFILL_ROWS, Chunk, PrefillStep, SlotCache, run_step
 
 # Nats by which the engine's log-probabilities of the likeliest tokens may leave a plain forward's: in bf16 they differ

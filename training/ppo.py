@@ -142,9 +142,9 @@ class PPO:
         parts: list[tuple[Scored, Tensor, Tensor]] = []
         total = rollout.batch.responses
         for start in range(0, len(rollout.batch.tokens_BS), SCORING_BATCH):
-            rows = list(range(start, min(start + SCORING_BATCH, len(rollout.batch.tokens_BS))))
-            batch = rollout.batch.select(rows)
-            nucleus = None if rollout.nucleus_BTV is None else rollout.nucleus_BTV[rows, : batch.responses]
+            stop = min(start + SCORING_BATCH, len(rollout.batch.tokens_BS))
+            batch = rollout.batch.select(range(start, stop))
+            nucleus = None if rollout.nucleus_BTV is None else rollout.nucleus_BTV[start:stop, : batch.responses]
             states_BTH = response_states(self.policy, batch)
             scored = score_states(states_BTH, output_weight(self.policy), batch, self.config, nucleus)
             values_BT = self.critic.values(batch, states_BTH if self.critic.shares_trunk else None)

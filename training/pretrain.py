@@ -9,12 +9,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from training.checkpoint import OutputDirectory, prepare_process
 from training.config import PretrainConfig
+from training.devices import device_of
 from training.language import LanguageTraining, Row, train_language
 from training.models import (
     add_lora,
     check_plain_head,
     checkpoint_activations,
-    device_of,
     encode,
     load_causal,
     load_tokenizer,

@@ -97,8 +97,9 @@ class RewardTraining:
         arXiv:2312.09244), of twice their mean in a ranking.
         """
         config = self.config
-        weights_B = torch.tensor([each.weight if config.use_weight else 1.0 for each in comparisons])
-        choices_B = torch.tensor([float(len(each.texts) - 1) for each in comparisons])
+        device = scores[0].device
+        weights_B = torch.tensor([each.weight if config.use_weight else 1.0 for each in comparisons], device=device)
+        choices_B = torch.tensor([float(len(each.texts) - 1) for each in comparisons], device=device)
         losses_B = torch.stack([self._loss_of(*both) for both in zip(comparisons, scores, strict=True)])
         loss = (weights_B * losses_B).sum() / (weights_B * choices_B).sum().clamp(min=1e-8)
         if config.centre_coef:
@@ -108,8 +109,8 @@ class RewardTraining:
 
     def _loss_of(self, comparison: Comparison, scores_K: Tensor) -> Tensor:
         if not comparison.is_pair:
-            return listwise_loss(scores_K, torch.tensor(comparison.ranks))
-        margin = torch.tensor(MARGIN_SCALE * (comparison.margin or 0.0)) if self.config.use_margin else None
+            return listwise_loss(scores_K, torch.tensor(comparison.ranks, device=scores_K.device))
+        margin = scores_K.new_tensor(MARGIN_SCALE * (comparison.margin or 0.0)) if self.config.use_margin else None
         return pairwise_loss(scores_K[0], scores_K[1], margin, self.config.label_smoothing)
 
     def step(self, step: int) -> dict[str, float]:
@@ -130,11 +131,12 @@ class RewardTraining:
     @torch.no_grad()
     def held_scores(self) -> tuple[Tensor, Tensor]:
         """Return (chosen, rejected) scores of the validation pairs, in their order."""
-        chosen_N, rejected_N = torch.zeros(len(self.held)), torch.zeros(len(self.held))
+        dtype = torch.promote_types(resolve_dtype(self.config.dtype), torch.float32)
+        chosen_N, rejected_N = torch.zeros(2, len(self.held), dtype=dtype)
         order = sorted(range(len(self.held)), key=lambda i: self.held[i].length)
         for start in range(0, len(order), self.config.batch):
             rows = order[start : start + self.config.batch]
-            scores_B2 = torch.stack(self.scores([self.held[i] for i in rows]))
+            scores_B2 = torch.stack(self.scores([self.held[i] for i in rows])).cpu()
             chosen_N[rows], rejected_N[rows] = scores_B2[:, 0], scores_B2[:, 1]
         return chosen_N, rejected_N
 
@@ -171,7 +173,7 @@ def _differences(comparisons: Sequence[Comparison], scores: Sequence[Tensor]) ->
     for comparison, scores_K in zip(comparisons, scores, strict=True):
         ranks_K = torch.tensor(comparison.ranks)
         better_KK = ranks_K[:, None] < ranks_K[None, :]
-        parts.append((scores_K[:, None] - scores_K[None, :]).detach()[better_KK])
+        parts.append((scores_K[:, None] - scores_K[None, :]).detach().cpu()[better_KK])
     differences_N = torch.cat(parts)
     return differences_N if len(differences_N) else torch.zeros(1)
 

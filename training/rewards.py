@@ -102,7 +102,7 @@ class ModelReward:
     @torch.no_grad()
     def _score(self, tokens: list[list[int]]) -> list[float]:
         values = score_tokens(self.model, tokens, self.tokenizer.pad_token_id)
-        return [float(value) for value in values]
+        return [float(value) for value in values.tolist()]
 
 
 class EnsembleReward:
@@ -122,8 +122,9 @@ def score_tokens(model: object, tokens: Sequence[Sequence[int]], pad: int) -> to
     batch = make_batch([[] for _ in tokens], tokens, pad)
     hidden_BSH = hidden_states(model, batch.tokens_BS)
     last_B = batch.response_lengths_B - 1
-    states_BH = hidden_BSH[torch.arange(len(tokens)), last_B]
-    return inner_model(model).score(states_BH).squeeze(-1).float()  # type: ignore[no-any-return]
+    states_BH = hidden_BSH[torch.arange(len(tokens), device=last_B.device), last_B]
+    scores_B: torch.Tensor = inner_model(model).score(states_BH).squeeze(-1)
+    return scores_B if scores_B.dtype == torch.float64 else scores_B.float()
 
 
 def checked_scores(scores: object, expected: int, source: str) -> list[float]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.devices import device_of
 from training.losses import token_logprobs
 from training.models import Batch, end_tokens, inner_model, make_batch, response_logits
 
@@ -78,20 +79,21 @@ class _State:
         # transformers 5 renames past_key_values to cache on its way.
         parameters = inspect.signature(self.decoder.forward).parameters
         self.cache_name = "cache" if "cache" in parameters else "past_key_values"
-        self.ends = torch.tensor(sorted(ends))
+        self.ends = torch.tensor(sorted(ends), device=device_of())
         longest = max(map(len, prompts))
-        self.tokens = torch.full((len(prompts), longest), pad, dtype=torch.long)
-        self.attention = torch.zeros(len(prompts), longest, dtype=torch.long)
+        tokens = torch.full((len(prompts), longest), pad, dtype=torch.long)
+        attention = torch.zeros(len(prompts), longest, dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            self.tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
-            self.attention[row, longest - len(prompt) :] = 1
+            tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
+            attention[row, longest - len(prompt) :] = 1
+        self.tokens, self.attention = tokens.to(device_of()), attention.to(device_of())
         self.positions = (self.attention.cumsum(-1) - 1).clamp(min=0)
-        self.rows = torch.arange(len(prompts))  # which prompt each growing row belongs to
+        self.rows = torch.arange(len(prompts), device=device_of())  # which prompt each growing row belongs to
         self.cache: Any = None
         self.responses: list[list[int]] = [[] for _ in prompts]
         self.logprobs: list[list[float]] = [[] for _ in prompts]
         self.nuclei: list[list[Tensor]] = [[] for _ in prompts]
-        self.ended = torch.zeros(len(prompts), dtype=torch.bool)
+        self.ended = torch.zeros(len(prompts), dtype=torch.bool, device=device_of())
 
     def step(self, generator: torch.Generator) -> bool:
         """Draw one token for every growing row; return whether any row is left."""
@@ -121,8 +123,9 @@ class _State:
             drawn_B = logits_BV.argmax(-1)
         else:
             # The largest of logit plus Gumbel noise is a draw from the softmax (Gumbel 1954), without normalising.
+            # Noise is the CPU's: a seed then means the same on every device.
             noise_BV = torch.empty(logits_BV.shape, dtype=torch.float32).exponential_(generator=generator).log_()
-            drawn_B = (logits_BV - noise_BV).argmax(-1)
+            drawn_B = (logits_BV - noise_BV.to(logits_BV.device)).argmax(-1)
         return drawn_B, token_logprobs(logits_BV, drawn_B)
 
     def _advance(self, drawn_B: Tensor) -> bool:
@@ -149,5 +152,6 @@ class _State:
             vocabulary = len(self.nuclei[0][0])
             nucleus_BTV = torch.ones(len(prompts), batch.responses, vocabulary, dtype=torch.bool)
             for row, kept in enumerate(self.nuclei):
-                nucleus_BTV[row, : len(kept)] = torch.stack(kept)
-        return Rollout(batch, logprobs_BT, self.ended, nucleus_BTV)
+                nucleus_BTV[row, : len(kept)] = torch.stack(kept).cpu()
+            nucleus_BTV = nucleus_BTV.to(device_of())
+        return Rollout(batch, logprobs_BT.to(device_of()), self.ended, nucleus_BTV)
