@@ -4,6 +4,7 @@ import logging
 from datetime import timedelta
 from uuid import UUID
 
+import httpx
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
@@ -89,9 +90,13 @@ def run_simulation(*, simulation_id: UUID) -> Simulation | None:
     try:
         with hold_web(settings.SITE_URL) as url:
             _judge(job, url)
-    except (SimulationError, PreferenceError, RuntimeError) as error:
+    except (SimulationError, PreferenceError, RuntimeError, httpx.HTTPError) as error:
         logger.exception("simulation=%s fence=%s failed", job.pk, job.fence)
-        _end(job, State.FAILED, str(error))
+        _end(job, State.FAILED, str(error) or type(error).__name__)
+    except Exception as error:
+        # A fault of ours: it must not be tried again at every tick, and the log has to have the whole of it.
+        _end(job, State.FAILED, f"{type(error).__name__}: {error}")
+        raise
     return Simulation.objects.get(pk=simulation_id)
 
 
