@@ -129,12 +129,14 @@ def next_up(*, project: Project) -> dict[str, Any]:
     held = active_round(project=project)
     newest = Round.objects.filter(project=project).order_by("-number").first()
     simulated = recipe_of(project=project).config["judgments"].get("simulated", "exclude")
-    usable = usable_judgments(project=project, simulated=simulated)
+    usable, apart = (usable_judgments(project=project, simulated=kind) for kind in (simulated, "only"))
+    since = {} if newest is None else {"created_at__gt": newest.created_at}
     return {
         "round": _active(held) if held else None,
         "newest": newest if held is None else None,
         "starts": [start for start in next_starts(project=project) if start.schedule.enabled],
-        "new_judgments": usable.filter(created_at__gt=newest.created_at).count() if newest else usable.count(),
+        "new_judgments": usable.filter(**since).count(),
+        "new_simulated": apart.filter(**since).count() if simulated == "exclude" else 0,
         "prompts": prompt_counts(project=project),
         "sampling": newest_sampling(project=project),
         "simulation": Simulation.objects.filter(project=project).first(),
