@@ -62,8 +62,8 @@ CHARTS = (
         ),
     ),
     Chart(
-        "reward_accuracy", RoundStep.Name.REWARD, gettext_lazy("Reward model: accuracy"),
-        gettext_lazy("kept apart"),
+        "reward_accuracy", RoundStep.Name.REWARD, gettext_lazy("Reward model: held-out accuracy"),
+        "",
         (
             Line("reward/accuracy", gettext_lazy("for PPO"), "reward"),
             Line("reward/accuracy", gettext_lazy("the judge"), "judge"),

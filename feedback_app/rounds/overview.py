@@ -154,4 +154,5 @@ def _active(held: Round) -> dict[str, Any]:
         "now": now,
         "standing": standing_of(held),
         "seconds_left": reports.seconds_left(strip, like),
+        "left_of_step": like is None,
     }

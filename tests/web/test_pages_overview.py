@@ -72,7 +72,7 @@ def test_the_active_round_and_its_time_left_stand_on_the_overview(manager: Clien
     assert "Round 1" in text
     assert "5 / 10" in text
     # Five updates of six seconds are left, and nothing is known of the steps after.
-    assert "less than a minute left" in text
+    assert "less than a minute left of this step" in text
     assert "every 4s" in text
     part = page(manager, headers={"hx-request": "true"})
     assert "<html" not in part

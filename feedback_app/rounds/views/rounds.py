@@ -116,6 +116,7 @@ def _moving(held: Round) -> dict[str, Any]:
         "strip": strip,
         "current": step,
         "seconds_left": reports.seconds_left(strip, like) if is_active(held) else None,
+        "left_of_step": like is None,  # how long the later ones take is not known from any round
         "log": log_of(held=held, step=step) if step else [],
         "samples": samples[:SAMPLES],
         "samples_at": samples[0]["update"] if samples else None,

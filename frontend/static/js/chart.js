@@ -89,7 +89,7 @@ export class Chart {
       },
       axes: [
         { ...axis, grid: { show: false }, size: 22, gap: 2, space: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] },
-        { ...axis, size: 42, gap: 4, space: 30, values: (_plot, ticks, _axis, _space, apart) => ticks.map((value) => tick(value, apart)) },
+        { ...axis, size: 48, gap: 4, space: 30, values: (_plot, ticks, _axis, _space, apart) => ticks.map((value) => tick(value, apart)) },
       ],
       series: [{}, ...this.data.lines.map((line, place) => this.series(line, place))],
       hooks: { setCursor: [(plot) => this.readOut(plot.cursor.idx ?? null)] },
@@ -141,8 +141,10 @@ export class Chart {
 /** Write a tick with as many digits as tell it from its neighbour. @param {number | null} value @param {number} apart */
 function tick(value, apart) {
   if (value === null) return "";
-  if (value && apart < 0.001) return value.toExponential(1);
-  return value.toFixed(Math.min(4, Math.max(0, -Math.floor(Math.log10(apart)))));
+  if (value && Math.abs(value) < 0.001) return value.toExponential(1);
+  let digits = 0;
+  while (digits < 5 && Math.abs(apart * 10 ** digits - Math.round(apart * 10 ** digits)) > 1e-6) digits += 1;
+  return value.toFixed(digits);
 }
 
 /** Call back whenever the page's theme becomes another. @param {() => void} changed */
