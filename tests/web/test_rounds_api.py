@@ -10,7 +10,7 @@ from feedback_app.accounts.models import User
 from feedback_app.projects.models import Member, Project
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import Recipe
-from feedback_app.rounds.services import publish_recipe, queue_fed_rounds, start_round
+from feedback_app.rounds.services import cancel_round, publish_recipe, queue_fed_rounds, start_round
 from tests.factories import make_judgment, make_project, make_task, make_token, make_user
 
 pytestmark = pytest.mark.django_db
@@ -60,17 +60,28 @@ def test_a_second_round_is_a_conflict_and_so_is_one_with_nothing_to_learn_from(p
     assert "no judgments" in answer.json()["detail"][0]
 
 
-def test_simulated_judgments_start_a_round_only_when_asked_for() -> None:
-    project = make_project(slug="rehearsal")
-    make_judgment(make_task(project), make_user(project, kind=User.Kind.SIMULATED))
+def test_simulated_judgments_are_learned_from_with_real_ones_only_when_asked_for() -> None:
+    project = make_project(slug="mixed", overlap=2)
+    task = make_task(project)
+    make_judgment(task, make_user(project, kind=User.Kind.SIMULATED))
+    make_judgment(task, make_user(project))
     manager = client_of(project)
-    answer = post(manager, "projects/rehearsal/rounds/")
-    assert answer.status_code == 409
-    assert "simulated ones are left out" in answer.json()["detail"][0]
-    answer = post(manager, "projects/rehearsal/rounds/", {"simulated": True})
-    assert answer.status_code == 201
+    answer = post(manager, "projects/mixed/rounds/")
+    assert answer.json()["simulated"] is False
+    assert answer.json()["recipe"]["judgments"].get("simulated", "exclude") == "exclude"
+    cancel_round(round_id=answer.json()["id"], cancelled_by=None)
+    answer = post(manager, "projects/mixed/rounds/", {"simulated": True})
     assert answer.json()["simulated"] is True
     assert answer.json()["recipe"]["judgments"]["simulated"] == "include"
+
+
+def test_a_project_that_only_rehearses_learns_from_simulated_judgments_alone() -> None:
+    project = make_project(slug="rehearsal")
+    make_judgment(make_task(project), make_user(project, kind=User.Kind.SIMULATED))
+    answer = post(client_of(project), "projects/rehearsal/rounds/")
+    assert answer.status_code == 201
+    assert answer.json()["simulated"] is True
+    assert answer.json()["recipe"]["judgments"]["simulated"] == "only"
 
 
 def test_only_managers_start_and_steer_and_only_reviewers_and_above_watch(project: Project) -> None:

@@ -30,7 +30,7 @@ class RoundRefused(ValueError):
 def start_round(*, project: Project, created_by: User | None = None, simulated: bool = False) -> Round:
     """Queue a round by the project's recipe; simulated takes simulated judgments in as well.
 
-    A recipe that names a smallest number of judgments lets the round wait for them.
+    A project that has no others is rehearsing: its round learns from simulated judgments alone, and says so. A recipe that names a smallest number of judgments lets the round wait for them.
 
     Raises:
         RoundRefused: one is active already, there is nothing to learn from, or the disk is too full.
@@ -39,6 +39,8 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
     config = dict(recipe.config)
     if simulated:
         config["judgments"] = {**config["judgments"], "simulated": "include"}
+    elif _is_rehearsal(project, config):
+        config["judgments"] = {**config["judgments"], "simulated": "only"}
     enough = _enough_judgments(project, config)
     _check_disk()
     ensure_base_policy(project=project)
@@ -78,9 +80,16 @@ def _enough_judgments(project: Project, config: dict[str, Any]) -> bool:
     simulated = config["judgments"].get("simulated", "exclude")
     found, wanted = usable_judgments(project=project, simulated=simulated).count(), config.get("minimum_judgments", 0)
     if not found and not wanted:
-        more = "" if simulated != "exclude" else " (simulated ones are left out unless the round asks for them)"
-        raise RoundRefused(f"there are no judgments to learn from{more}")
+        raise RoundRefused("there are no judgments to learn from")
     return bool(found >= wanted)
+
+
+def _is_rehearsal(project: Project, config: dict[str, Any]) -> bool:
+    """Say whether all that a project has to learn from is simulated: then nothing real could be mixed with it."""
+    if config["judgments"].get("simulated", "exclude") != "exclude" or config.get("minimum_judgments", 0):
+        return False
+    real, made_up = (usable_judgments(project=project, simulated=kind) for kind in ("exclude", "only"))
+    return not real.exists() and made_up.exists()
 
 
 def queue_fed_rounds() -> list[Round]:
