@@ -140,7 +140,7 @@ class RewardConfig(OptimiserConfig):
     epochs: int = 2
     batch: int = 8  # pairs
     max_length: int = 512
-    lr: float = 1e-5
+    lr: float = 5e-5
     schedule: Literal["constant", "linear", "cosine", "exponential", "inverse_sqrt"] = "linear"
     warmup: int = 5
     use_margin: bool = False

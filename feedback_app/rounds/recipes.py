@@ -200,10 +200,11 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
 # By model size. "quick" ends within ten minutes on two cores with a model of 135 million weights.
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
-        "max_pairs": 160,
-        "reward": {"epochs": 1, "max_length": 192, "lr": 2e-5, "evaluations": 2},
+        "judgments": {"combine": "majority"},
+        "max_pairs": 320,
+        "reward": {"epochs": 1, "max_length": 192, "evaluations": 3},
         "ppo": {
-            "updates": 10, "rollout_batch": 16, "response_length": 40, "ppo_epochs": 2, "minibatch": 16,
+            "updates": 16, "rollout_batch": 16, "response_length": 40, "ppo_epochs": 2, "minibatch": 16,
             "critic": "head", "max_prompt_length": 128, "checkpoint_every": 5, "samples_every": 5,
         },
         "evaluate": {"max_prompts": 24, "response_length": 40, "max_prompt_length": 128},
