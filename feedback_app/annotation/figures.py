@@ -10,7 +10,8 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from feedback_app.annotation.models import Judgment
-from feedback_app.annotation.quality import KINDS, annotator_names
+from feedback_app.annotation.quality import annotator_names
+from feedback_app.annotation.verdict_table import KINDS
 from feedback_app.projects.models import Project
 
 DAYS = 28

@@ -9,35 +9,36 @@ description and not a test.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations, permutations
+from dataclasses import dataclass
 from math import isnan
 from statistics import median
 from typing import Any, Literal
-from uuid import UUID
 
 import krippendorff
 import numpy as np
 
 from feedback_app.accounts.models import User
-from feedback_app.annotation.comparisons import FIRST, TIE, pairs_of
-from feedback_app.annotation.models import Judgment, Task
+from feedback_app.annotation.comparisons import TIE
+from feedback_app.annotation.models import Judgment
+from feedback_app.annotation.verdict_table import (
+    KINDS,
+    SILENT,
+    Integers,
+    ScoreCounts,
+    VerdictTable,
+    read_scores,
+    read_verdicts,
+)
 from feedback_app.projects.models import Project
-
-CATEGORIES = 3
-# Gold and repeats measure something else than agreement.
-KINDS = (Task.Kind.NORMAL, Task.Kind.GATE)
-
-Unit = tuple[UUID, int, int]
 
 
 @dataclass
 class _Annotator:
-    """What is counted of one annotator."""
+    """What is counted of one annotator; seconds is the median, None where no time is known."""
 
-    judged: int = 0
-    surplus: int = 0
-    seconds: list[float] = field(default_factory=list)
+    judged: int
+    surplus: int
+    seconds: float | None
     agreed: int = 0
     compared: int = 0
     first_shown: int = 0
@@ -53,137 +54,118 @@ def measure_quality(*, project: Project, simulated: bool | None = None) -> dict[
     without it real ones are measured, or simulated ones in a project that has no others. A figure that nothing speaks
     for is None.
     """
-    judgments = Judgment.objects.filter(project=project, voided_at=None, task__kind__in=KINDS)
     if simulated is None:
+        judgments = Judgment.objects.filter(project=project, voided_at=None, task__kind__in=KINDS)
         simulated = not judgments.exclude(origin=Judgment.Origin.SIMULATED).exists() and judgments.exists()
-    chosen = judgments.filter(origin=Judgment.Origin.SIMULATED)
-    if not simulated:
-        chosen = judgments.exclude(origin=Judgment.Origin.SIMULATED)
-    fields = ("task_id", "annotator_id", "ranks", "ratings", "assignment__shown_order", "origin", "surplus")
-    rows = chosen.values_list(*fields, "lead_time", "active_seconds", "strength")
-
-    people: dict[int, _Annotator] = defaultdict(_Annotator)
-    units: dict[Unit, dict[int, int]] = defaultdict(dict)
-    scores: dict[str, dict[tuple[UUID, str], list[int]]] = defaultdict(lambda: defaultdict(list))
-    strengths: dict[tuple[UUID, int], int] = {}
-    tasks: set[UUID] = set()
-    for task, annotator, ranks, ratings, shown, origin, surplus, lead_time, active, strength in rows.iterator(
-        chunk_size=5000
-    ):
-        person = people[annotator]
-        if surplus:
-            person.surplus += 1
-            continue
-        tasks.add(task)
-        person.judged += 1
-        if strength is not None:
-            strengths[task, annotator] = strength
-        if (seconds := lead_time if lead_time is not None else active) is not None:
-            person.seconds.append(seconds)
-        order = None if origin == Judgment.Origin.IMPORTED else shown
-        for first, second, verdict in pairs_of(ranks):
-            units[task, first, second][annotator] = verdict
-            _count_pair(person, verdict, first, second, order)
-        for response, given in ratings.items():
-            for attribute, score in given.items():
-                scores[attribute][task, response].append(score)
-    summary = _summarise(simulated, tasks, people, units, scores)
-    return summary | {
-        "fleiss_kappa": fleiss_kappa(_counts(units)),
-        "agreement_by_strength": _by_strength(units, strengths),
-    }
-
-
-def _count_pair(person: _Annotator, verdict: int, first: int, second: int, shown: Sequence[int] | None) -> None:
-    person.pairs += 1
-    if verdict == TIE:
-        person.ties += 1
-    elif shown is not None:
-        preferred, other = (first, second) if verdict == FIRST else (second, first)
-        person.preferred += 1
-        person.first_shown += shown.index(preferred) < shown.index(other)
-
-
-def _summarise(
-    simulated: bool,
-    tasks: set[UUID],
-    people: Mapping[int, _Annotator],
-    units: Mapping[Unit, Mapping[int, int]],
-    scores: Mapping[str, Mapping[tuple[UUID, str], Sequence[int]]],
-) -> dict[str, Any]:
-    tables: dict[tuple[int, int], Counter[tuple[int, int]]] = defaultdict(Counter)
-    for verdicts in units.values():
-        for a, b in combinations(sorted(verdicts), 2):
-            tables[a, b][verdicts[a], verdicts[b]] += 1
-    for (a, b), table in tables.items():
-        for (left, right), count in table.items():
-            for person in (people[a], people[b]):
-                person.compared += count
-                person.agreed += count * (left == right)
-    compared = sum(table.total() for table in tables.values())
-    agreed = sum(count for table in tables.values() for (left, right), count in table.items() if left == right)
+    table = read_verdicts(project=project, simulated=simulated)
+    counts = table.counts()
+    tables = table.confusions()
+    compared = sum(pair.total() for pair in tables.values())
+    agreed = sum(count for pair in tables.values() for (left, right), count in pair.items() if left == right)
+    people = np.unique(table.annotator_N).tolist()
     names = annotator_names(people)
     return {
         "simulated": simulated,
-        "judgments": sum(person.judged for person in people.values()),
-        "tasks": len(tasks),
-        "krippendorff_alpha": _alpha(_counts(units), "nominal"),
+        "judgments": int((~table.surplus_N).sum()),
+        "tasks": table.tasks,
+        "krippendorff_alpha": _alpha(counts, "nominal"),
         "pairwise_agreement": _share(agreed, compared),
         "pairwise_agreement_n": compared,
         "cohen_kappa": sorted(
-            (_kappa_row(names[a], names[b], table) for (a, b), table in tables.items()),
+            (_kappa_row(names[a], names[b], pair) for (a, b), pair in tables.items()),
             key=lambda row: (row["a"], row["b"]),
         ),
-        "attributes": {name: _attribute(by_response) for name, by_response in sorted(scores.items())},
+        "attributes": {
+            name: _attribute(scores) for name, scores in read_scores(project=project, simulated=simulated).items()
+        },
         "annotators": sorted(
-            (_annotator_row(names[pk], person) for pk, person in people.items()), key=lambda row: row["annotator"]
+            (_annotator_row(names[pk], person) for pk, person in _count_people(table, people, tables).items()),
+            key=lambda row: row["annotator"],
         ),
+        "fleiss_kappa": fleiss_kappa(counts),
+        "agreement_by_strength": _by_strength(table),
     }
 
 
-def _counts(units: Mapping[Unit, Mapping[int, int]]) -> list[list[int]]:
-    """Return how many annotators said first, second and tie on each pair of responses."""
-    return [[list(verdicts.values()).count(category) for category in range(CATEGORIES)] for verdicts in units.values()]
+def _count_people(
+    table: VerdictTable, people: list[int], tables: Mapping[tuple[int, int], Counter[tuple[int, int]]]
+) -> dict[int, _Annotator]:
+    """Return what is counted of each annotator."""
+    _ids, number_N = np.unique(table.annotator_N, return_inverse=True)
+
+    def per_person(rows: Any) -> list[int]:
+        found: list[int] = np.bincount(number_N[rows], minlength=len(people)).tolist()
+        return found
+
+    found = {
+        pk: _Annotator(judged=judged, surplus=surplus, seconds=seconds)
+        for pk, judged, surplus, seconds in zip(
+            people,
+            per_person(~table.surplus_N),
+            per_person(table.surplus_N),
+            _seconds(table, number_N, len(people)),
+            strict=True,
+        )
+    }
+    for verdict_N, first_N in zip(table.verdicts_PN, table.preferred_first_PN, strict=True):
+        columns = (per_person(verdict_N != SILENT), per_person(verdict_N == TIE), per_person(first_N == 1),
+                   per_person(first_N != SILENT))  # fmt: skip
+        for person, pairs, ties, first, preferred in zip(found.values(), *columns, strict=True):
+            person.pairs += pairs
+            person.ties += ties
+            person.first_shown += first
+            person.preferred += preferred
+    for who, pair in tables.items():
+        for (left, right), count in pair.items():
+            for pk in who:
+                found[pk].compared += count
+                found[pk].agreed += count * (left == right)
+    return found
 
 
-def fleiss_kappa(counts: Iterable[Sequence[int]]) -> float | None:
+def _seconds(table: VerdictTable, number_N: Any, people: int) -> list[float | None]:
+    """Return each annotator's median time, None where none is known."""
+    known = ~table.surplus_N & ~np.isnan(table.seconds_N)
+    of_person: dict[int, list[float]] = defaultdict(list)
+    for number, seconds in zip(number_N[known].tolist(), table.seconds_N[known].tolist(), strict=True):
+        of_person[number].append(seconds)
+    return [median(of_person[number]) if number in of_person else None for number in range(people)]
+
+
+def fleiss_kappa(counts: Sequence[Sequence[int]] | Integers) -> float | None:
     """Return Fleiss' kappa (Fleiss 1971) of (units, categories) counts, for any number of annotators a unit.
 
     Units with fewer than two annotators are left out; None where nothing can be compared or one category is all there
     is. With the same number on every unit it is Fleiss' own figure.
     """
-    table = [row for row in counts if sum(row) >= 2]
-    total = sum(sum(row) for row in table)
-    if not table:
+    if not len(counts):
         return None
-    observed = sum(sum(n * (n - 1) for n in row) / (sum(row) * (sum(row) - 1)) for row in table) / len(table)
-    expected = sum((sum(column) / total) ** 2 for column in zip(*table, strict=True))
+    table = np.asarray(counts, np.int64)
+    table = table[table.sum(axis=1) >= 2]
+    if not len(table):
+        return None
+    said = table.sum(axis=1)
+    observed = float(((table * (table - 1)).sum(axis=1) / (said * (said - 1))).mean())
+    expected = float(((table.sum(axis=0) / table.sum()) ** 2).sum())
     return None if expected == 1 else (observed - expected) / (1 - expected)
 
 
-def _by_strength(
-    units: Mapping[Unit, Mapping[int, int]], strengths: Mapping[tuple[UUID, int], int]
-) -> list[dict[str, Any]]:
+def _by_strength(table: VerdictTable) -> list[dict[str, Any]]:
     """Return how often others say the same as a judgment of each strength: weak preferences are where people differ."""
-    agreed, compared = Counter[int](), Counter[int]()
-    for (task, _first, _second), verdicts in units.items():
-        for annotator, other in permutations(verdicts, 2):
-            if (strength := strengths.get((task, annotator))) is not None:
-                compared[strength] += 1
-                agreed[strength] += verdicts[annotator] == verdicts[other]
+    agreed, compared = table.agreement_by_strength()
     return [
-        {"strength": strength, "agreement": agreed[strength] / compared[strength], "n": compared[strength]}
-        for strength in sorted(compared)
+        {"strength": strength, "agreement": same / n, "n": n}
+        for strength, (same, n) in enumerate(zip(agreed.tolist(), compared.tolist(), strict=True))
+        if n
     ]
 
 
-def _alpha(counts: Iterable[Sequence[int]], level: Literal["nominal", "ordinal"]) -> float | None:
+def _alpha(counts: Integers, level: Literal["nominal", "ordinal"]) -> float | None:
     """Return Krippendorff's alpha of (units, categories) counts; None where fewer than two values can be compared."""
-    comparable = [row for row in counts if sum(row) >= 2]
-    used = [sum(column) > 0 for column in zip(*comparable, strict=True)]
-    if sum(used) < 2:
+    comparable = counts[counts.sum(axis=1) >= 2]
+    if (comparable.sum(axis=0) > 0).sum() < 2:
         return None  # nothing to compare, or one category only: no disagreement could be expected
-    alpha = float(krippendorff.alpha(value_counts=np.array(comparable), level_of_measurement=level))
+    alpha = float(krippendorff.alpha(value_counts=comparable, level_of_measurement=level))
     return None if isnan(alpha) else alpha
 
 
@@ -204,12 +186,10 @@ def _kappa_row(a: str, b: str, table: Mapping[tuple[int, int], int]) -> dict[str
     return {"a": first, "b": second, "kappa": cohen_kappa(table), "n": sum(table.values())}
 
 
-def _attribute(by_response: Mapping[tuple[UUID, str], Sequence[int]]) -> dict[str, Any]:
+def _attribute(scores: ScoreCounts) -> dict[str, Any]:
     # Scores are steps of a scale, so ordinal: a miss by one step counts less than a miss by three.
-    top = max(score for given in by_response.values() for score in given)
-    counts = [[list(given).count(step) for step in range(top + 1)] for given in by_response.values()]
-    every = [score for given in by_response.values() for score in given]
-    return {"krippendorff_alpha": _alpha(counts, "ordinal"), "mean": sum(every) / len(every), "n": len(every)}
+    alpha = _alpha(scores.counts_RS, "ordinal")
+    return {"krippendorff_alpha": alpha, "mean": scores.total / scores.given, "n": scores.given}
 
 
 def _annotator_row(name: str, person: _Annotator) -> dict[str, Any]:
@@ -217,7 +197,7 @@ def _annotator_row(name: str, person: _Annotator) -> dict[str, Any]:
         "annotator": name,
         "judged": person.judged,
         "surplus": person.surplus,
-        "median_seconds": median(person.seconds) if person.seconds else None,
+        "median_seconds": person.seconds,
         "agreement": _share(person.agreed, person.compared),
         "agreement_n": person.compared,
         "first_shown_share": _share(person.first_shown, person.preferred),

@@ -10,7 +10,7 @@ from django.db.models import Count
 
 from feedback_app.annotation.comparisons import FIRST, SECOND, TIE, pairs_of
 from feedback_app.annotation.models import Check, Judgment, Review, Task, TaskResponse
-from feedback_app.annotation.quality import KINDS
+from feedback_app.annotation.verdict_table import KINDS
 from feedback_app.projects.models import Project
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

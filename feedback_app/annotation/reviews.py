@@ -8,7 +8,7 @@ from django.db.models import Count, Q
 
 from feedback_app.annotation.comparisons import pair_agreement
 from feedback_app.annotation.models import Judgment, Review, Task
-from feedback_app.annotation.quality import KINDS
+from feedback_app.annotation.verdict_table import KINDS
 from feedback_app.projects.models import Project
 
 # Read at once and ordered in memory: a reviewer works through dozens, and the newest are what can still be mended.

@@ -11,7 +11,8 @@ from django.utils import timezone
 from feedback_app.annotation.browsing import newest_sampling, prompt_counts, task_counts
 from feedback_app.annotation.figures import share_with_interval
 from feedback_app.annotation.models import Judgment
-from feedback_app.annotation.quality import KINDS, measure_quality
+from feedback_app.annotation.quality import measure_quality
+from feedback_app.annotation.verdict_table import KINDS
 from feedback_app.projects.models import Project
 from feedback_app.rounds import reports
 from feedback_app.rounds.models import Round, Simulation

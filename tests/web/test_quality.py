@@ -2,8 +2,9 @@
 
 import json
 import random
+from collections import defaultdict
 from io import StringIO
-from itertools import combinations
+from itertools import combinations, permutations
 
 import krippendorff
 import numpy as np
@@ -13,7 +14,8 @@ from django.utils import timezone
 from sklearn.metrics import cohen_kappa_score
 
 from feedback_app.accounts.models import User
-from feedback_app.annotation.models import Assignment, Judgment
+from feedback_app.annotation.comparisons import FIRST, TIE, pairs_of
+from feedback_app.annotation.models import Assignment, Judgment, Task
 from feedback_app.annotation.quality import measure_quality
 from feedback_app.annotation.services import next_task, submit_judgment, void_judgments
 from feedback_app.projects.models import Project
@@ -146,6 +148,69 @@ def test_ratings_have_an_ordinal_alpha_each() -> None:
     found = measure_quality(project=project)["attributes"]["clear"]
     alpha = krippendorff.alpha(reliability_data=np.array([[4, 0], [3, 1]]), level_of_measurement="ordinal")
     assert found == {"krippendorff_alpha": pytest.approx(alpha), "mean": 2.0, "n": 4}
+
+
+def test_rankings_with_gaps_count_as_pair_by_pair_in_plain_python() -> None:
+    chance = random.Random(3)
+    project = make_project(protocol="ranking-partial", overlap=3)
+    tasks = [*make_tasks(project, 6, ("a", "b", "c")), *make_tasks(project, 6, ("a", "b", "c", "d", "e"))]
+    people = [make_user(project, username=f"ann{number}") for number in range(4)]
+    said: dict[tuple[object, int, int], dict[int, int]] = defaultdict(dict)
+    first_shown: dict[int, list[bool]] = defaultdict(list)
+    strengths: dict[tuple[object, int], int] = {}
+    for place, task in enumerate(tasks):
+        ids = canonical_ids(task)
+        for person in chance.sample(people, 3):
+            tiers = _tiers(chance, len(ids))
+            judgment = _judgment_on(task, person, [tiers.get(index) for index in range(len(ids))], place, chance)
+            strengths[task.pk, person.pk] = judgment.strength or 0
+            order = judgment.assignment.shown_order
+            for i, j, verdict in pairs_of(judgment.ranks):
+                said[task.pk, i, j][person.pk] = verdict
+                if verdict != TIE:
+                    better, worse = (i, j) if verdict == FIRST else (j, i)
+                    first_shown[person.pk].append(order.index(better) < order.index(worse))
+    quality = measure_quality(project=project)
+    met = [(a == b) for verdicts in said.values() for a, b in combinations(verdicts.values(), 2)]
+    assert (quality["pairwise_agreement"], quality["pairwise_agreement_n"]) == (sum(met) / len(met), len(met))
+    for person, row in zip(people, quality["annotators"], strict=True):
+        own = [verdicts[person.pk] for verdicts in said.values() if person.pk in verdicts]
+        shown = first_shown[person.pk]
+        assert row["tie_rate"] == own.count(TIE) / len(own)
+        assert (row["first_shown_share"], row["first_shown_n"]) == (sum(shown) / len(shown), len(shown))
+    agreed: dict[int, list[bool]] = defaultdict(list)
+    for (task_id, _i, _j), verdicts in said.items():
+        for one, other in permutations(verdicts, 2):
+            agreed[strengths[task_id, one]].append(verdicts[one] == verdicts[other])
+    assert quality["agreement_by_strength"] == [
+        {"strength": strength, "agreement": sum(same) / len(same), "n": len(same)}
+        for strength, same in sorted(agreed.items())
+    ]
+    codes = [[verdicts.get(person.pk, np.nan) for verdicts in said.values()] for person in people]
+    alpha = krippendorff.alpha(reliability_data=np.array(codes), level_of_measurement="nominal")
+    assert quality["krippendorff_alpha"] == pytest.approx(alpha)
+
+
+def _tiers(chance: random.Random, count: int) -> dict[int, int]:
+    """Return the ranks of at least two of so many responses, ties among them."""
+    ranked = chance.sample(range(count), chance.randint(2, count))
+    drawn = {index: chance.randint(0, 2) for index in ranked}
+    dense = {rank: place for place, rank in enumerate(sorted(set(drawn.values())))}
+    return {index: dense[rank] for index, rank in drawn.items()}
+
+
+def _judgment_on(task: Task, person: User, ranks: list[int | None], place: int, chance: random.Random) -> Judgment:
+    """Store a judgment as the queue would have it, on a task of this test's choice."""
+    order = list(range(len(ranks)))
+    chance.shuffle(order)
+    protocol = task.project.protocol
+    assert protocol is not None
+    assignment = Assignment.objects.create(
+        task=task, annotator=person, state="submitted", shown_order=order, protocol=protocol
+    )
+    return Judgment.objects.create(
+        assignment=assignment, project=task.project, task=task, annotator=person, ranks=ranks, strength=place % 4
+    )
 
 
 def test_the_command_prints_the_figures_as_json() -> None:
