@@ -6,9 +6,11 @@ from typing import Any
 
 from django.db.models import Count, F, Min, Q, QuerySet, TextField
 from django.db.models.functions import Cast
+from django.utils.translation import get_language
 
 from feedback_app.annotation.models import Assignment, Judgment, Prompt, Response, SampleJob, Task
 from feedback_app.projects.models import Project
+from feedback_app.projects.protocols import parse_protocol
 
 # What a list may be narrowed to by how far its tasks are judged.
 JUDGED: Mapping[str, Q] = {
@@ -106,7 +108,7 @@ def policy_names(*, project: Project) -> list[str]:
 def verdict_lines(judgment: Judgment, responses: list[Response], letters: Mapping[Any, str]) -> dict[str, Any]:
     """Return a verdict as a person reads it: tiers of letters, and by letter scores, flags and rewrites.
 
-    letters: what each response's id is called on the page.
+    letters: what each response's id is called on the page. Scores and flags are called as in the reader's language.
     """
     tiers: dict[int, list[str]] = {}
     unranked = []
@@ -119,13 +121,21 @@ def verdict_lines(judgment: Judgment, responses: list[Response], letters: Mappin
     def lettered(values: dict[str, Any]) -> list[tuple[str, Any]]:
         return sorted((letters[key], value) for key, value in values.items() if key in letters)
 
+    protocol, language = parse_protocol(judgment.assignment.protocol.spec), get_language()
+    scored = {part.key: protocol.label_of(part, language) for part in protocol.attributes}
+    flagged = {flag.name: protocol.label_of(flag, language) for flag in protocol.flags}
+    ratings = {
+        key: {scored.get(name, name): score for name, score in scores.items()}
+        for key, scores in judgment.ratings.items()
+    }
+    flags = {key: [flagged.get(name, name) for name in names] for key, names in judgment.flags.items()}
     shown = [letters[str(responses[place].pk)] for place in judgment.assignment.shown_order if place < len(responses)]
     return {
         "judgment": judgment,
         "tiers": [tiers[rank] for rank in sorted(tiers)],
         "unranked": unranked,
         "shown": shown,
-        "ratings": lettered(judgment.ratings),
-        "flags": lettered(judgment.flags),
+        "ratings": lettered(ratings),
+        "flags": lettered(flags),
         "rewrites": lettered(judgment.rewrites),
     }

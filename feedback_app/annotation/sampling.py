@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.models import Assignment, Prompt, Response, SampleJob, Task
@@ -57,13 +58,16 @@ def request_sample(
         SamplingRefused: the project has no prompts, or the numbers are out of bounds.
     """
     if not Prompt.objects.filter(project=project, active=True).exists():
-        raise SamplingRefused("the project has no prompts: import some first")
+        raise SamplingRefused(gettext("the project has no prompts: import some first"))
     if not 1 <= prompts <= 10_000:
-        raise SamplingRefused("prompts: from 1 to 10000")
+        raise SamplingRefused(gettext("prompts: from 1 to 10000"))
     count = responses_per_prompt or project.responses_per_prompt
     fewest, most = response_bounds(project)
     if not fewest <= count <= most:
-        raise SamplingRefused(f"responses_per_prompt: the project's protocol takes {fewest} to {most}, not {count}")
+        raise SamplingRefused(
+            gettext("responses_per_prompt: the project's protocol takes %(fewest)d to %(most)d, not %(count)d")
+            % {"fewest": fewest, "most": most, "count": count}
+        )
     ensure_base_policy(project=project)
     return SampleJob.objects.create(
         project=project,

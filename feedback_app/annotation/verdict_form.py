@@ -21,10 +21,9 @@ class VerdictForm(forms.Form):
         for place in range(len(self.responses)):
             self._add_row(place)
         if protocol.strength != "off" and len(self.responses) == 2:
-            labels = protocol.strength_labels or tuple(str(n) for n in range(protocol.strength_levels + 1))
             self.fields["strength"] = forms.TypedChoiceField(
                 label=_("How much better"), coerce=int, empty_value=None, required=protocol.strength == "required",
-                choices=[("", "–"), *enumerate(labels)],
+                choices=[("", "–"), *enumerate(protocol.strength_steps(get_language()))],
             )  # fmt: skip
 
     def _add_row(self, place: int) -> None:
@@ -36,7 +35,7 @@ class VerdictForm(forms.Form):
                 choices=[("", "–"), *((n, str(n + 1)) for n in range(len(self.responses)))],
             )  # fmt: skip
         for attribute in self.protocol.attributes:
-            label = attribute.labels.get(get_language() or "") or attribute.label
+            label = self.protocol.label_of(attribute, get_language())
             self.fields[f"rating_{place}_{attribute.key}"] = forms.TypedChoiceField(
                 label=f"{letter}: {label}", coerce=int, empty_value=None, required=attribute.required,
                 choices=[("", "–"), *((n, str(n)) for n in range(attribute.minimum, attribute.maximum + 1))],

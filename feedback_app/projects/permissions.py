@@ -3,6 +3,7 @@
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
+from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.projects.models import Member, Project
@@ -22,7 +23,7 @@ def require_role(user: User | AnonymousUser, project: Project, at_least: Member.
     if role is None:
         raise Http404
     if RANK[role] < RANK[at_least]:
-        raise PermissionDenied(f"this needs the role {at_least.label}")
+        raise PermissionDenied(_("this needs the role %(role)s") % {"role": at_least.label})
     return role
 
 

@@ -32,6 +32,23 @@ class ProtocolForm(forms.Form):
     )  # fmt: skip
     rationale = forms.ChoiceField(label=_("Reasons in words"), choices=NEED, initial="optional")
     rewrites = forms.BooleanField(label=_("An answer may be rewritten"), required=False)
+    translations = forms.CharField(
+        label=_("These words in other languages"), required=False, widget=forms.Textarea(ONE_A_LINE | {"rows": 5}),
+        help_text=_("one a line, of steps, labels or descriptions, as zh-hans: better = 更好"),
+    )  # fmt: skip
+
+    def clean_translations(self) -> dict[str, dict[str, str]]:
+        """Return the lines by language; one that is no translation is named."""
+        read: dict[str, dict[str, str]] = {}
+        for line in _lines(self.cleaned_data["translations"]):
+            language, _colon, words = line.partition(":")
+            text, equals, translated = (part.strip() for part in words.partition(" = "))
+            if not (equals and text and translated):
+                raise forms.ValidationError(
+                    _("not of the form language: words = translation: %(line)s") % {"line": line}
+                )
+            read.setdefault(language.strip(), {})[text] = translated
+        return read
 
 
 class AttributeForm(forms.Form):
@@ -122,7 +139,15 @@ def _with_added_rows(data: QueryDict) -> QueryDict:
 def _as_fields(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return a protocol's JSON as initial values of the forms."""
     return {
-        "form": {**spec, "strength_labels": "\n".join(spec.get("strength_labels", ()))},
+        "form": {
+            **spec,
+            "strength_labels": "\n".join(spec.get("strength_labels", ())),
+            "translations": "\n".join(
+                f"{language}: {text} = {translated}"
+                for language, words in spec.get("translations", {}).items()
+                for text, translated in words.items()
+            ),
+        },
         "attributes": [
             {**part, "anchors": _as_lines(part.get("anchors")), "labels": _as_lines(part.get("labels"))}
             for part in spec.get("attributes", ())

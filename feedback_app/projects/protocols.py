@@ -1,11 +1,16 @@
 """What a project asks of an annotator, read from JSON once and trusted from there on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar, cast
+
+from django.utils.translation import gettext as _
+
+from feedback_app.projects.preset_words import TRANSLATIONS
 
 Need = Literal["required", "optional", "off"]
 Part = TypeVar("Part", bound="Attribute | Flag")
+Words = TypeVar("Words")
 NEEDS: tuple[Need, ...] = ("required", "optional", "off")
 # Keys of the judging page that no protocol may take for itself.
 RESERVED_LETTERS = frozenset("sdfgxz")
@@ -35,10 +40,12 @@ class Attribute:
     def __post_init__(self) -> None:
         _check_name(f"attributes.{self.key}", self.key)
         if not 0 <= self.minimum < self.maximum <= 10:
-            raise ProtocolError(f"attributes.{self.key}", "needs 0 <= minimum < maximum <= 10")
+            raise ProtocolError(f"attributes.{self.key}", _("needs 0 <= minimum < maximum <= 10"))
         steps = {str(step) for step in range(self.minimum, self.maximum + 1)}
         if unknown := sorted(set(self.anchors) - steps):
-            raise ProtocolError(f"attributes.{self.key}.anchors", f"no such step: {', '.join(unknown)}")
+            raise ProtocolError(
+                f"attributes.{self.key}.anchors", _("no such step: %(steps)s") % {"steps": ", ".join(unknown)}
+            )
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,10 @@ class Flag:
 
 @dataclass(frozen=True)
 class Protocol:
-    """The parts of a judgment and which of them are required."""
+    """The parts of a judgment and which of them are required.
+
+    translations: by language, the protocol's own words (labels, descriptions, what steps mean) and what they are there.
+    """
 
     name: str
     min_responses: int = 2
@@ -73,21 +83,22 @@ class Protocol:
     flags: tuple[Flag, ...] = ()
     rationale: Need = "optional"
     rewrites: bool = False
+    translations: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_responses <= self.max_responses <= 9:
-            raise ProtocolError("min_responses", "needs 2 <= min_responses <= max_responses <= 9")
+            raise ProtocolError("min_responses", _("needs 2 <= min_responses <= max_responses <= 9"))
         for name in ("ranking", "strength", "rationale"):
             if getattr(self, name) not in NEEDS:
-                raise ProtocolError(name, f"one of {', '.join(NEEDS)}")
+                raise ProtocolError(name, _("one of %(names)s") % {"names": ", ".join(NEEDS)})
         if self.ranking == "off" and not any(attribute.required for attribute in self.attributes):
-            raise ProtocolError("ranking", "off leaves nothing required: make an attribute required")
+            raise ProtocolError("ranking", _("off leaves nothing required: make an attribute required"))
         if self.strength != "off" and self.max_responses != 2:
-            raise ProtocolError("strength", "is for two responses: set max_responses to 2")
+            raise ProtocolError("strength", _("is for two responses: set max_responses to 2"))
         if not 1 <= self.strength_levels <= 3:
-            raise ProtocolError("strength_levels", "from 1 to 3")
+            raise ProtocolError("strength_levels", _("from 1 to 3"))
         if self.strength_labels and len(self.strength_labels) != self.strength_levels + 1:
-            raise ProtocolError("strength_labels", "one for each step from 0 to strength_levels")
+            raise ProtocolError("strength_labels", _("one for each step from 0 to strength_levels"))
         self._check_unique()
 
     def _check_unique(self) -> None:
@@ -95,16 +106,36 @@ class Protocol:
         names = [flag.name for flag in self.flags]
         for where, values in (("attributes", keys), ("flags", names)):
             if len(set(values)) != len(values):
-                raise ProtocolError(where, "a name stands twice")
+                raise ProtocolError(where, _("a name stands twice"))
         parts: list[Attribute | Flag] = [*self.attributes, *self.flags]
         letters = [part.letter for part in parts if part.letter]
         for letter in letters:
             if len(letter) != 1 or not ("a" <= letter <= "z"):
-                raise ProtocolError("letter", f"one letter from a to z, not {letter!r}")
+                raise ProtocolError("letter", _("one letter from a to z, not %(letter)s") % {"letter": letter})
             if letter in RESERVED_LETTERS:
-                raise ProtocolError("letter", f"{letter} belongs to the page")
+                raise ProtocolError("letter", _("%(letter)s belongs to the page") % {"letter": letter})
             if letters.count(letter) > 1:
-                raise ProtocolError("letter", f"{letter} is taken twice")
+                raise ProtocolError("letter", _("%(letter)s is taken twice") % {"letter": letter})
+
+    def words(self) -> list[str]:
+        """Return every text of the protocol that an annotator reads."""
+        labels = [part.label for part in (*self.attributes, *self.flags)]
+        steps = [text for attribute in self.attributes for text in attribute.anchors.values()]
+        return [*self.strength_labels, *labels, *steps, *(flag.description for flag in self.flags if flag.description)]
+
+    def translated(self, text: str, language: str | None) -> str:
+        """Return one of the protocol's texts in a language, as it is where the protocol has no translation."""
+        return next((words[text] for words in _in_language(self.translations, language) if words.get(text)), text)
+
+    def label_of(self, part: Attribute | Flag, language: str | None) -> str:
+        """Return a label in a language: the part's own translation first."""
+        own = (label for label in _in_language(part.labels, language) if label)
+        return next(own, None) or self.translated(part.label, language)
+
+    def strength_steps(self, language: str | None) -> list[str]:
+        """Return what the steps of strength are called, from 0 up; their numbers where they have no names."""
+        labels = self.strength_labels or tuple(str(step) for step in range(self.strength_levels + 1))
+        return [self.translated(label, language) for label in labels]
 
     def as_json(self) -> dict[str, Any]:
         """Return the form that the API's task carries and parse_protocol reads."""
@@ -112,6 +143,13 @@ class Protocol:
         for name in ("strength_labels", "attributes", "flags"):
             spec[name] = list(spec[name])
         return spec
+
+
+def _in_language(by_language: Mapping[str, Words], language: str | None) -> list[Words]:
+    """Return what there is for a language, then for the same without its region or script."""
+    wanted = (language or "").lower()
+    known = {name.lower(): words for name, words in by_language.items()}
+    return [known[name] for name in (wanted, wanted.partition("-")[0]) if name in known]
 
 
 def parse_protocol(spec: Mapping[str, Any]) -> Protocol:
@@ -128,10 +166,12 @@ def parse_protocol(spec: Mapping[str, Any]) -> Protocol:
             values[name] = tuple(_parse_part(item, Flag, f"flags[{i}]") for i, item in _items(name, value))
         elif name == "strength_labels":
             values[name] = tuple(_typed(f"{name}[{i}]", item, str) for i, item in _items(name, value))
+        elif name == "translations":
+            values[name] = {code: _texts(f"{name}.{code}", words) for code, words in _object(name, value).items()}
         else:
             values[name] = _typed(name, value, _FIELD_TYPES[name])
     if "name" not in values:
-        raise ProtocolError("name", "is required")
+        raise ProtocolError("name", _("is required"))
     return Protocol(**values)
 
 
@@ -144,44 +184,56 @@ _FIELD_TYPES: dict[str, type] = {
 
 def _known_fields(spec: object, cls: type, where: str) -> dict[str, Any]:
     if not isinstance(spec, Mapping):
-        raise ProtocolError(where, "an object is needed")
+        raise ProtocolError(where, _("an object is needed"))
     for name in spec:
         if name not in cls.__dataclass_fields__:  # type: ignore[attr-defined]  # both callers pass dataclasses
-            raise ProtocolError(f"{where}.{name}", "unknown field")
+            raise ProtocolError(f"{where}.{name}", _("unknown field"))
     return dict(spec)
 
 
 def _items(name: str, value: object) -> list[tuple[int, Any]]:
     if not isinstance(value, list | tuple):
-        raise ProtocolError(name, "a list is needed")
+        raise ProtocolError(name, _("a list is needed"))
     return list(enumerate(value))
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ProtocolError(name, f"{kind.__name__} is needed, not {type(value).__name__}")
+        raise ProtocolError(
+            name, _("%(wanted)s is needed, not %(given)s") % {"wanted": kind.__name__, "given": type(value).__name__}
+        )
     return value
+
+
+def _object(where: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ProtocolError(where, _("an object is needed"))
+    return {str(key): item for key, item in value.items()}
+
+
+def _texts(where: str, value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
+        raise ProtocolError(where, _("an object of texts is needed"))
+    return {str(key): text for key, text in value.items()}
 
 
 def _parse_part(item: object, cls: Callable[..., Part], where: str) -> Part:
     fields = _known_fields(item, cast(type, cls), where)
     for name, value in fields.items():
         if name in ("anchors", "labels"):
-            if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
-                raise ProtocolError(f"{where}.{name}", "an object of texts is needed")
-            fields[name] = {str(key): text for key, text in value.items()}
+            fields[name] = _texts(f"{where}.{name}", value)
         else:
             _typed(f"{where}.{name}", value, _FIELD_TYPES[name])
     name_field = "key" if cls is Attribute else "name"
     if name_field not in fields:
-        raise ProtocolError(f"{where}.{name_field}", "is required")
+        raise ProtocolError(f"{where}.{name_field}", _("is required"))
     fields.setdefault("label", fields[name_field])
     return cls(**fields)
 
 
 def _check_name(where: str, name: str) -> None:
     if not name.isidentifier() or len(name) > 40:
-        raise ProtocolError(where, "letters, digits and underscores, at most 40")
+        raise ProtocolError(where, _("letters, digits and underscores, at most 40"))
 
 
 STRENGTH_LABELS = ("negligibly better or unsure", "slightly better", "better", "significantly better")
@@ -218,7 +270,14 @@ INSTRUCTGPT_FLAGS = tuple(
     )
 )
 
-PRESETS: dict[str, Protocol] = {
+
+def _with_words(protocol: Protocol) -> Protocol:
+    said = set(protocol.words())
+    chosen = {code: {text: own for text, own in words.items() if text in said} for code, words in TRANSLATIONS.items()}
+    return replace(protocol, translations={code: words for code, words in chosen.items() if words})
+
+
+_PRESETS = {
     "pairwise": Protocol("pairwise", max_responses=2, strength="optional", strength_labels=STRENGTH_LABELS),
     "pairwise-strength": Protocol(
         "pairwise-strength", max_responses=2, strength="required", strength_labels=STRENGTH_LABELS
@@ -235,3 +294,4 @@ PRESETS: dict[str, Protocol] = {
         "rewrite", max_responses=2, strength="optional", strength_labels=STRENGTH_LABELS, rewrites=True
     ),
 }
+PRESETS: dict[str, Protocol] = {name: _with_words(protocol) for name, protocol in _PRESETS.items()}

@@ -29,6 +29,7 @@ def create_project(
     name: str = "",
     protocol: str | Mapping[str, Any] | Protocol = "pairwise",
     guidelines: str = "",
+    guidelines_translations: Mapping[str, str] | None = None,
     created_by: User | None = None,
     **settings: Any,
 ) -> Project:
@@ -42,7 +43,7 @@ def create_project(
     project.full_clean(exclude=["protocol", "guidelines"])
     project.save(force_insert=True)
     publish_protocol(project=project, protocol=protocol, created_by=created_by)
-    publish_guidelines(project=project, text=guidelines, created_by=created_by)
+    publish_guidelines(project=project, text=guidelines, translations=guidelines_translations, created_by=created_by)
     if created_by is not None:
         add_member(project=project, user=created_by, role=Member.Role.MANAGER)
     record_audit(actor=created_by, action="project.create", subject=slug, project_slug=slug)

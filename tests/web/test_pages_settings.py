@@ -129,6 +129,20 @@ def test_a_letter_that_the_page_keeps_is_refused_and_nothing_is_published(manage
     assert project.protocol_versions.count() == 1
 
 
+def test_the_words_of_a_protocol_are_translated_line_by_line(manager: Client, project: Project) -> None:
+    url = f"/p/{project.slug}/settings/protocol/"
+    sent = protocol_fields(manager, project, do="publish") | {"translations": "zh-hans: better = 更佳\npt: better"}
+    page = manager.post(url, sent)
+    assert page.status_code == 422
+    assert "pt: better" in str(page.context["editor"].form.errors["translations"])
+    manager.post(url, sent | {"translations": "zh-hans: better = 更佳"})
+    project.refresh_from_db()
+    assert project.protocol is not None
+    assert project.protocol.spec["translations"] == {"zh-hans": {"better": "更佳"}}
+    preview = manager.get(url, headers={"accept-language": "zh-hans"}).content.decode()
+    assert '<input type="radio" name="preview-strength"> 更佳' in preview
+
+
 def test_a_row_is_added_and_nothing_that_was_typed_is_lost(manager: Client, project: Project) -> None:
     sent = protocol_fields(manager, project, name="mine", do="add_attribute")
     page = manager.post(f"/p/{project.slug}/settings/protocol/", sent)

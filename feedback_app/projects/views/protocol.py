@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
@@ -13,7 +14,7 @@ from feedback_app.projects.markdown import render_markdown
 from feedback_app.projects.models import GuidelinesVersion, Member, ProtocolVersion
 from feedback_app.projects.pages import ProjectRequest, project_page
 from feedback_app.projects.protocol_forms import ProtocolEditor
-from feedback_app.projects.protocols import PRESETS, RESERVED_LETTERS, Protocol, parse_protocol
+from feedback_app.projects.protocols import PRESETS, RESERVED_LETTERS, Attribute, Protocol, parse_protocol
 from feedback_app.projects.selectors import guidelines_versions, protocol_versions
 from feedback_app.projects.services import publish_guidelines, publish_protocol
 
@@ -74,20 +75,27 @@ def _preview(shown: Protocol | None) -> dict[str, Any]:
     """Return what the preview of the verdict panel is drawn from."""
     if shown is None:
         return {"shown": None}
-    labels = shown.strength_labels or tuple(str(step) for step in range(shown.strength_levels + 1))
+    language = get_language()  # as an annotator who reads the manager's language would see it
     return {
         "shown": shown,
         "letters": LETTERS[: shown.max_responses],
-        "steps": list(enumerate(labels)),
+        "steps": list(enumerate(shown.strength_steps(language))),
         "scores": [
-            {"attribute": attribute, "steps": _anchored_steps(attribute)} for attribute in shown.attributes
+            {"attribute": part, "label": shown.label_of(part, language),
+             "steps": _anchored_steps(shown, part, language)}
+            for part in shown.attributes
+        ],
+        "flags": [
+            {"flag": flag, "label": shown.label_of(flag, language),
+             "description": shown.translated(flag.description, language)}
+            for flag in shown.flags
         ],
     }  # fmt: skip
 
 
-def _anchored_steps(attribute: Any) -> list[tuple[int, str]]:
+def _anchored_steps(shown: Protocol, attribute: Attribute, language: str | None) -> list[tuple[int, str]]:
     steps = range(attribute.minimum, attribute.maximum + 1)
-    return [(step, attribute.anchors.get(str(step), "")) for step in steps]
+    return [(step, shown.translated(attribute.anchors.get(str(step), ""), language)) for step in steps]
 
 
 @require_POST

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
@@ -65,7 +66,7 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
                 actor=created_by, action="round.start", subject=f"round {made.number}", project_slug=project.slug
             )
     except IntegrityError as error:
-        raise RoundRefused("a round of this project is active already") from error
+        raise RoundRefused(_("a round of this project is active already")) from error
     return made
 
 
@@ -80,7 +81,7 @@ def _enough_judgments(project: Project, config: dict[str, Any]) -> bool:
     simulated = config["judgments"].get("simulated", "exclude")
     found, wanted = usable_judgments(project=project, simulated=simulated).count(), config.get("minimum_judgments", 0)
     if not found and not wanted:
-        raise RoundRefused("there are no judgments to learn from")
+        raise RoundRefused(_("there are no judgments to learn from"))
     return bool(found >= wanted)
 
 
@@ -106,7 +107,8 @@ def _check_disk() -> None:
     free = shutil.disk_usage(settings.DATA_DIR).free
     if free < NEEDED_BYTES:
         raise RoundRefused(
-            f"{free / 2**30:.1f} GiB are free in {settings.DATA_DIR} and {NEEDED_BYTES / 2**30:.0f} are needed"
+            _("%(free).1f GiB are free in %(folder)s and %(needed).0f are needed")
+            % {"free": free / 2**30, "folder": settings.DATA_DIR, "needed": NEEDED_BYTES / 2**30}
         )
 
 
@@ -115,7 +117,10 @@ def _change(round_id: UUID, allowed: set[State], actor: User | None, action: str
     with transaction.atomic():
         held = Round.objects.select_for_update().select_related("project").get(pk=round_id)
         if held.state not in allowed:
-            raise RoundRefused(f"round {held.number} is {held.get_state_display()}: this cannot be done now")
+            raise RoundRefused(
+                _("round %(number)d is %(state)s: this cannot be done now")
+                % {"number": held.number, "state": held.get_state_display()}
+            )
         for name, value in changes.items():
             setattr(held, name, value)
         held.save(update_fields=list(changes))
@@ -163,7 +168,9 @@ def retry_round(*, round_id: UUID, retried_by: User | None, from_step: str = "")
             )  # fmt: skip
             steps = list(held.steps.all())
             if held.policy is not None and from_step not in ("", "gate", "push"):
-                raise RoundRefused(f"{held.policy.name} was made of this round already: start another round")
+                raise RoundRefused(
+                    _("%(policy)s was made of this round already: start another round") % {"policy": held.policy.name}
+                )
             undone = [step for step in steps if step.state != RoundStep.State.DONE or step.name == "gate"]
             first = next((step.position for step in steps if step.name == from_step), None)
             if first is None and undone:
@@ -174,7 +181,7 @@ def retry_round(*, round_id: UUID, retried_by: User | None, from_step: str = "")
                 anew = {"directory": "", "progress": [], "metrics": {}, "first_fence": held.fence + 1}
                 held.steps.filter(position__gte=first).update(**begun_again, **(anew if from_step else {}))
     except IntegrityError as error:
-        raise RoundRefused("another round of this project is active") from error
+        raise RoundRefused(_("another round of this project is active")) from error
     return held
 
 

@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
@@ -50,7 +51,7 @@ def request_simulation(
             f" {MOST_NOISE:g}"
         )
     if not Task.objects.filter(project=project, open=True).exists():
-        raise SimulationRefused("no task is waiting to be judged: sample some first")
+        raise SimulationRefused(_("no task is waiting to be judged: sample some first"))
     try:
         with transaction.atomic():
             made = Simulation.objects.create(
@@ -62,7 +63,7 @@ def request_simulation(
                 requested_by=requested_by,
             )
     except IntegrityError as error:
-        raise SimulationRefused("a simulation of this project is under way already") from error
+        raise SimulationRefused(_("a simulation of this project is under way already")) from error
     record_audit(actor=requested_by, action="simulation.start", subject=str(made.pk), project_slug=project.slug)
     return made
 

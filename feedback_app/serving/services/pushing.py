@@ -15,6 +15,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
@@ -82,7 +83,7 @@ def roll_back(*, project: Project, requested_by: User | None = None) -> Push:
     """Make the version that was live before live again; raises PushRefused where there is none."""
     deployment = Deployment.objects.select_related("previous").filter(project=project).first()
     if deployment is None or deployment.previous is None:
-        raise PushRefused("there is no version to go back to")
+        raise PushRefused(_("there is no version to go back to"))
     return _push(policy=deployment.previous, kind=Push.Kind.ROLLBACK, requested_by=requested_by)
 
 
@@ -133,7 +134,7 @@ def _deployment_for(policy: PolicyVersion) -> Deployment:
         Deployment.objects.select_related("endpoint", "live", "previous").filter(project=policy.project).first()
     )
     if deployment is None:
-        raise PushRefused("the project has no endpoint yet")
+        raise PushRefused(_("the project has no endpoint yet"))
     if deployment.endpoint.backend == Endpoint.Backend.EMBEDDED:
         deployment.endpoint = ensure_endpoint(name=deployment.endpoint.name)
     return deployment
@@ -152,7 +153,7 @@ def _begin(policy: PolicyVersion, kind: Push.Kind, requested_by: User | None, ta
                 project=policy.project, policy=policy, kind=kind, requested_by=requested_by, lease_until=Now() + LEASE
             )
     except IntegrityError as error:
-        raise PushRefused("another push of this project is running") from error
+        raise PushRefused(_("another push of this project is running")) from error
 
 
 def _verify(policy: PolicyVersion) -> str:

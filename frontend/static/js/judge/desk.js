@@ -296,7 +296,7 @@ export class Desk {
     const place = (/** @type {any} */ lack) => task.responses.findIndex(({ id }) => id === lack.response);
     const label = (/** @type {any} */ lack) => {
       const attribute = task.protocol.attributes.find(({ key }) => key === lack.key);
-      return { label: attribute ? labelled(attribute) : "", letter: letterOf(place(lack)) ?? "" };
+      return { label: attribute ? labelled(task.protocol, attribute) : "", letter: letterOf(place(lack)) ?? "" };
     };
     byId("problems").replaceChildren(...lacking.slice(0, 4).map((lack) => h("p", {}, say(lack.words, label(lack)))));
     const [first] = lacking;

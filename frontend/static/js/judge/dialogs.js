@@ -82,9 +82,9 @@ export function showKeys(keymap, protocol, changed) {
     row([fixed("Esc")], say("key_leave")),
     row([fixed("0"), " – ", fixed("9")], say("key_rate")),
     ...(protocol?.attributes ?? []).filter((/** @type {any} */ part) => part.letter).map((/** @type {any} */ part) =>
-      row([fixed(part.letter.toUpperCase())], say("key_letter", { label: labelled(part) }))),
+      row([fixed(part.letter.toUpperCase())], say("key_letter", { label: labelled(protocol, part) }))),
     ...(protocol?.flags ?? []).filter((/** @type {any} */ part) => part.letter).map((/** @type {any} */ part) =>
-      row([fixed(part.letter.toUpperCase())], say("key_flag", { label: labelled(part) }))),
+      row([fixed(part.letter.toUpperCase())], say("key_flag", { label: labelled(protocol, part) }))),
   ]; // prettier-ignore
   const refresh = () => {
     byId("keys-list").replaceChildren(...list());

@@ -3,7 +3,7 @@
 import { byId, h, letterOf, say } from "./dom.js";
 import { labelOf } from "./keys.js";
 import { isTie, ranking } from "./verdict.js";
-import { labelled, placeName } from "./view.js";
+import { labelled, placeName, translated } from "./view.js";
 
 /** @typedef {import("./verdict.js").Task} Task @typedef {import("./verdict.js").Verdict} Verdict */
 
@@ -35,7 +35,7 @@ function strengthParts({ protocol }, act, keys) {
     h("button", {
       type: "button", "aria-pressed": "false", data: { score: level }, tabindex: level === 0 ? "0" : "-1",
       onclick: () => act("strength", level),
-    }, h("span", { class: "step__number" }, String(level)), protocol.strength_labels[level] ?? String(level))); // prettier-ignore
+    }, h("span", { class: "step__number" }, String(level)), translated(protocol, protocol.strength_labels[level] ?? String(level)))); // prettier-ignore
   return [
     h("div", { class: "verdict__head" },
       h("span", { class: "label", id: "strength-title" }, say("strength")),
@@ -131,9 +131,9 @@ function updateFlags(task, verdict, focus, act) {
             onclick: () => act("focus", index),
           }, letterOf(index))))),
       h("div", { class: "flags", role: "group", "aria-labelledby": "flags-title" }, ...task.protocol.flags.map((flag) =>
-        h("label", { class: "check", title: flag.description || null },
+        h("label", { class: "check", title: translated(task.protocol, flag.description) || null },
           h("input", { type: "checkbox", data: { flag: flag.name }, onchange: () => act("flag", id, flag.name) }),
-          h("span", {}, labelled(flag), " ", flag.letter && h("kbd", {}, flag.letter.toUpperCase()))))),
+          h("span", {}, labelled(task.protocol, flag), " ", flag.letter && h("kbd", {}, flag.letter.toUpperCase()))))),
     ); // prettier-ignore
   }
   for (const box of part.querySelectorAll("input[data-flag]")) {

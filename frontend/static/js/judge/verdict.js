@@ -9,7 +9,7 @@
  * @typedef {{name: string, label: string, description: string, letter: string, labels: Record<string, string>}} Flag
  * @typedef {{ranking: string, ties: boolean, partial: boolean, all_bad: boolean, strength: string,
  *   strength_levels: number, strength_labels: string[], attributes: Attribute[], flags: Flag[],
- *   rationale: string, rewrites: boolean}} Protocol
+ *   rationale: string, rewrites: boolean, translations?: Record<string, Record<string, string>>}} Protocol
  * @typedef {{id: string, text: string, html: string}} Response
  * @typedef {{id: string, assignment: {id: string, expires_at: string | null},
  *   prompt: {messages: {role: string, content: string, html: string}[]}, responses: Response[],

@@ -6,10 +6,22 @@ import { showChanges } from "./differences.js";
 import { ranking } from "./verdict.js";
 
 /** @typedef {import("./verdict.js").Task} Task @typedef {import("./verdict.js").Verdict} Verdict */
+/** @typedef {import("./verdict.js").Protocol} Protocol */
 
-/** A label in the reader's language where the protocol has one. @param {{label: string, labels: Record<string, string>}} part */
-export function labelled(part) {
-  return part.labels?.[PAGE.language] || part.labels?.[PAGE.language.split("-")[0]] || part.label;
+/** What there is in the reader's language, or in the same without its region. @param {Record<string, any>} [byLanguage] */
+function inLanguage(byLanguage = {}) {
+  const known = Object.fromEntries(Object.entries(byLanguage).map(([code, words]) => [code.toLowerCase(), words]));
+  return [PAGE.language, PAGE.language.split("-")[0]].map((code) => known[code]).filter(Boolean);
+}
+
+/** One of the protocol's texts in the reader's language, where it has one. @param {Protocol} protocol @param {string} text */
+export function translated(protocol, text) {
+  return inLanguage(protocol.translations).find((words) => words[text])?.[text] ?? text;
+}
+
+/** A label in the reader's language. @param {Protocol} protocol @param {{label: string, labels: Record<string, string>}} part */
+export function labelled(protocol, part) {
+  return inLanguage(part.labels)[0] || translated(protocol, part.label);
 }
 
 /** How a place in a ranking is called. @param {number} index */
@@ -78,18 +90,20 @@ function responsePart(task, response, index, act) {
 /** @param {Task} task @param {any} response @param {string} letter @param {any} act */
 function ratingsPart(task, response, letter, act) {
   const line = h("p", { class: "ratings__anchor soft small" });
-  const rows = task.protocol.attributes.map((attribute) => {
-    const label = labelled(attribute);
+  const { protocol } = task;
+  const rows = protocol.attributes.map((attribute) => {
+    const label = labelled(protocol, attribute);
+    const anchorOf = (/** @type {string} */ step) => translated(protocol, attribute.anchors[step] ?? "");
     const steps = [];
     for (let score = attribute.minimum; score <= attribute.maximum; score += 1) {
-      const anchor = attribute.anchors[String(score)];
+      const anchor = anchorOf(String(score));
       steps.push(h("button", {
         type: "button", "aria-pressed": "false", tabindex: score === attribute.minimum ? "0" : "-1",
-        data: { score }, title: anchor ?? null, "aria-label": anchor ? `${score}: ${anchor}` : null,
+        data: { score }, title: anchor || null, "aria-label": anchor ? `${score}: ${anchor}` : null,
         onclick: () => act("rate", response.id, attribute.key, score),
       }, String(score))); // prettier-ignore
     }
-    const anchors = Object.entries(attribute.anchors).map(([step, text]) => `${step} ${text}`).join(" · ");
+    const anchors = Object.keys(attribute.anchors).map((step) => `${step} ${anchorOf(step)}`).join(" · ");
     const tell = () => (line.textContent = anchors ? `${label}: ${anchors}` : label);
     return h("div", {
       class: "rating", role: "group", data: { row: attribute.key }, onfocusin: tell, onpointerenter: tell,
@@ -113,7 +127,7 @@ export function updateResponses(task, verdict) {
     part.dataset.placed = String(tier >= 0);
     part.querySelector(".response__flags").replaceChildren(
       ...task.protocol.flags.filter((flag) => verdict.flags[id]?.includes(flag.name))
-        .map((flag) => h("span", { class: "tag tag--danger" }, labelled(flag))),
+        .map((flag) => h("span", { class: "tag tag--danger" }, labelled(task.protocol, flag))),
     ); // prettier-ignore
     for (const row of part.querySelectorAll("[data-row]")) updateRow(row, verdict.ratings[id]?.[row.dataset.row]);
   });
