@@ -119,7 +119,7 @@ class Protocol:
 
     def words(self) -> list[str]:
         """Return every text of the protocol that an annotator reads."""
-        labels = [part.label for part in (*self.attributes, *self.flags)]
+        labels = [attribute.label for attribute in self.attributes] + [flag.label for flag in self.flags]
         steps = [text for attribute in self.attributes for text in attribute.anchors.values()]
         return [*self.strength_labels, *labels, *steps, *(flag.description for flag in self.flags if flag.description)]
 
