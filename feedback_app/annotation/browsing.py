@@ -1,6 +1,6 @@
 """Reads of prompts and tasks for those who look after them: lists, one task whole, what is left to sample."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +52,13 @@ class TaskFilter:
 
 
 def tasks_of(*, project: Project, chosen: TaskFilter) -> QuerySet[Task]:
-    """Return a project's tasks with their prompts, newest in the queue first."""
-    tasks = chosen.narrow(Task.objects.filter(project=project))
-    return tasks.select_related("prompt").order_by("-position")
+    """Return a project's tasks, newest in the queue first."""
+    return chosen.narrow(Task.objects.filter(project=project)).order_by("-position")
+
+
+def with_prompts(*, tasks: Sequence[Task]) -> QuerySet[Task]:
+    """Return the tasks of a page with their prompts: joined before, those of every page passed over were read too."""
+    return Task.objects.filter(pk__in=[task.pk for task in tasks]).select_related("prompt").order_by("-position")
 
 
 def responses_in_order(*, task: Task) -> list[Response]:

@@ -155,6 +155,7 @@ class Task(models.Model):
         ]
         indexes = [
             models.Index(fields=["project", "-priority", "position"], condition=Q(open=True), name="task_queue"),
+            models.Index(fields=["project", "-position"], name="task_list"),
             models.Index(
                 fields=["project", "kind"], condition=Q(kind__in=["gold", "qualification"]), name="task_with_answer"
             ),

@@ -39,9 +39,11 @@ def _list_page(request: ProjectRequest, *, status: int = 200, **forms: Any) -> H
     project = request.project
     filters = TaskFilterForm(request.GET, policies=browsing.policy_names(project=project))
     listed = Paginator(browsing.tasks_of(project=project, chosen=filters.chosen()), PAGE)
+    page = listed.get_page(request.GET.get("page"))
+    page.object_list = browsing.with_prompts(tasks=page)
     context = {
         "filters": filters,
-        "page": listed.get_page(request.GET.get("page")),
+        "page": page,
         "counts": browsing.task_counts(project=project),
         "prompts": browsing.prompt_counts(project=project),
         "deployment": deployment_of(project=project),
