@@ -8,6 +8,7 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
 from kombu.exceptions import OperationalError
 
 from feedback_app.projects.models import Member
@@ -57,6 +58,7 @@ def _back(request: ProjectRequest) -> HttpResponse:
 
 
 @require_safe
+@vary_on_headers("HX-Request")
 @project_page(Member.Role.REVIEWER)
 def endpoint(request: ProjectRequest) -> HttpResponse:
     """Say how the endpoint is, as it answers itself."""

@@ -7,6 +7,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
 
 from feedback_app.annotation.forms import SampleForm
 from feedback_app.annotation.sampling import SamplingRefused, request_sample
@@ -20,6 +21,7 @@ from feedback_app.serving.selectors import deployment_of
 
 
 @require_safe
+@vary_on_headers("HX-Request")
 @project_page(Member.Role.REVIEWER)
 def overview(request: ProjectRequest) -> HttpResponse:
     """Are we collecting, is it good, what is live, what happens next."""

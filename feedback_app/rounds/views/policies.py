@@ -10,6 +10,7 @@ from zipfile import ZIP_STORED, ZipFile
 from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
 
 from feedback_app.datasets.exporting.writing import Drain
 from feedback_app.projects.markdown import render_markdown
@@ -30,6 +31,7 @@ ANSWERS = 12
 
 
 @require_safe
+@vary_on_headers("HX-Request")
 @project_page(Member.Role.REVIEWER)
 def policies(request: ProjectRequest) -> HttpResponse:
     """The tree of versions, what is live, and how the newest pushes went."""

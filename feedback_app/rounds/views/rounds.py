@@ -9,6 +9,7 @@ from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
 
 from feedback_app.projects.models import Member
 from feedback_app.projects.pages import ProjectRequest, project_page
@@ -85,6 +86,7 @@ def _round(request: ProjectRequest, number: int) -> Round:
 
 
 @require_safe
+@vary_on_headers("HX-Request")
 @project_page(Member.Role.REVIEWER)
 def round_page(request: ProjectRequest, number: int) -> HttpResponse:
     """One round: steps, curves, samples, log, evaluation, gate; while it runs, the parts that move by themselves."""
