@@ -6,6 +6,7 @@ from typing import Any
 from django import forms
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from feedback_app.projects.protocols import Protocol, ProtocolError, parse_protocol
 
@@ -54,7 +55,7 @@ class ProtocolForm(forms.Form):
 class AttributeForm(forms.Form):
     """One row of scores; without a key it is an empty row and means nothing."""
 
-    key = forms.CharField(label=_("Key"), required=False, max_length=64)
+    key = forms.CharField(label=pgettext_lazy("of a score or flag", "Key"), required=False, max_length=64)
     label = forms.CharField(label=_("Label"), required=False, max_length=200)
     minimum = forms.IntegerField(label=_("From"), initial=0, min_value=0, max_value=9)
     maximum = forms.IntegerField(label=_("To"), initial=4, min_value=1, max_value=10)
@@ -72,7 +73,7 @@ class AttributeForm(forms.Form):
 class FlagForm(forms.Form):
     """One flag; without a name it is an empty row and means nothing."""
 
-    name = forms.CharField(label=_("Key"), required=False, max_length=64)
+    name = forms.CharField(label=pgettext_lazy("of a score or flag", "Key"), required=False, max_length=64)
     label = forms.CharField(label=_("Label"), required=False, max_length=200)
     description = forms.CharField(label=_("Description"), required=False, max_length=500)
     letter = forms.CharField(label=_("Letter key"), required=False, max_length=1)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from django import forms
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from feedback_app.datasets.exporting.options import CHOICES, ExportOptions
 from feedback_app.datasets.forms import ADJUDICATED, ALL_BAD, COMBINE, MARGIN, PAIRS, SIMULATED, TIES
+from feedback_app.rounds.recipe_labels import LABELS, TITLES
 from feedback_app.rounds.recipe_text import with_operators, without_operators
 from feedback_app.rounds.recipes import FILLED_IN, OPERATORS_ALONE, STAGES, Gate, Recipe, RecipeError, parse_recipe
 
@@ -41,56 +41,6 @@ FIRST = {
 }  # fmt: skip
 # Of the machine, or no use without what only an operator sets.
 NOT_HERE = {"parents", "threads", "ptx_coef", "ptx_batch"}
-LABELS: dict[str, str | Promise] = {
-    "start_from": gettext_lazy("Train on from"),
-    "reference": gettext_lazy("Stay close to (KL reference)"),
-    "max_pairs": gettext_lazy("Pairs at most (0: all)"),
-    "minimum_judgments": gettext_lazy("Wait for so many judgments (0: start at once)"),
-    "judge_share": gettext_lazy("Share of prompts kept for the judge"),
-    "use_sft": gettext_lazy("Fine-tune on annotators' rewrites first"),
-    "max_hours": gettext_lazy("Hours at most"),
-    "judgments.simulated": gettext_lazy("Simulated judgments"),
-    "judgments.combine": gettext_lazy("From many judgments"),
-    "judgments.pairs": gettext_lazy("Pairs of a ranking"),
-    "judgments.ties": gettext_lazy("Ties"),
-    "judgments.margin": gettext_lazy("Margin"),
-    "judgments.all_bad": gettext_lazy("Rankings of bad answers alone"),
-    "judgments.adjudicated": gettext_lazy("Where a reviewer has decided"),
-    "judgments.minimum_strength": gettext_lazy("Strength at least"),
-    "judgments.minimum_agreement": gettext_lazy("Agreement at least"),
-    "judgments.rating_gap": gettext_lazy("Gap of two scores at least"),
-    "judgments.policy_decay": gettext_lazy("Weight of each older policy"),
-    "judgments.truncated": gettext_lazy("Answers cut off by length"),
-    "epochs": gettext_lazy("Epochs"),
-    "batch": gettext_lazy("Batch"),
-    "lr": gettext_lazy("Learning rate"),
-    "max_length": gettext_lazy("Tokens of an example at most"),
-    "updates": gettext_lazy("Updates"),
-    "rollout_batch": gettext_lazy("Prompts an update"),
-    "response_length": gettext_lazy("Tokens of a response"),
-    "max_prompt_length": gettext_lazy("Tokens of a prompt at most"),
-    "ppo_epochs": gettext_lazy("Epochs of an update"),
-    "minibatch": gettext_lazy("Minibatch"),
-    "kl_coef": gettext_lazy("KL coefficient"),
-    "lora_rank": gettext_lazy("LoRA rank (0: all weights)"),
-    "critic": gettext_lazy("Critic"),
-    "max_prompts": gettext_lazy("Prompts at most"),
-    "gate.approval": gettext_lazy("A manager must approve"),
-    "gate.win_rate_over_parent": gettext_lazy("Win rate over the parent: its interval reaches"),
-    "gate.max_kl": gettext_lazy("KL to the parent at most (nats)"),
-    "gate.max_length_ratio": gettext_lazy("Length at most, times the parent's"),
-    "gate.min_length_ratio": gettext_lazy("Length at least, times the parent's"),
-    "gate.max_perplexity_ratio": gettext_lazy("Perplexity at most, times the base's"),
-}
-TITLES: dict[str, str | Promise] = {
-    "": gettext_lazy("Round"),
-    "judgments": gettext_lazy("From judgments to pairs"),
-    "sft": gettext_lazy("Supervised fine-tuning"),
-    "reward": gettext_lazy("Reward model"),
-    "ppo": gettext_lazy("PPO"),
-    "evaluate": gettext_lazy("Evaluation"),
-    "gate": gettext_lazy("Gate (0 turns a bound off)"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +58,7 @@ class Setting:
 
     @property
     def label(self) -> str:
-        return str(LABELS.get(self.key) or LABELS.get(self.name) or self.name.replace("_", " "))
+        return str(LABELS.get(self.key) or LABELS[self.name])
 
 
 def _settings() -> list[Setting]:

@@ -106,6 +106,35 @@ def test_the_scan_finds_the_project(said: dict[Message, str]) -> None:
     assert said[(None, "Guidelines")].startswith(("feedback_app/", "frontend/"))
 
 
+def translated_at_import(tree: ast.Module) -> Iterator[int]:
+    """Give the lines that translate before anybody reads, so in no reader's language."""
+    names = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "django.utils.translation"
+        for alias in node.names
+        if alias.name in CALLS and not alias.name.endswith(("_lazy", "_noop"))
+    }
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            yield node.lineno
+        later = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+        waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, later)]
+
+
+def test_what_is_said_at_import_waits_for_its_reader() -> None:
+    example = ast.parse("from django.utils.translation import gettext as _\nWORDS = _('a')\ndef f(): return _('b')")
+    assert list(translated_at_import(example)) == [2]
+    eager = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sorted((ROOT / "feedback_app").rglob("*.py"))
+        for line in translated_at_import(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not eager, f"gettext_lazy is needed: {eager}"
+
+
 @each_catalogue
 def test_every_message_of_the_project_is_in_the_catalogue(path: Path, said: dict[Message, str]) -> None:
     known = {(entry.msgctxt, entry.msgid) for entry in polib.pofile(str(path))}

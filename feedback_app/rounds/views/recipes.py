@@ -7,6 +7,7 @@ from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
 from feedback_app.projects.models import Member
@@ -19,10 +20,10 @@ from feedback_app.rounds.services import publish_recipe, recipe_of
 
 VERSIONS = 20
 PRESET_WORDS = {
-    "quick": _("ten minutes on two cores with 135 million weights"),
-    "smollm2": _("135 million weights, a longer run"),
-    "1b": _("a billion weights, one GPU"),
-    "7b": _("seven billion weights, large GPUs"),
+    "quick": gettext_lazy("ten minutes on two cores with 135 million weights"),
+    "smollm2": gettext_lazy("135 million weights, a longer run"),
+    "1b": gettext_lazy("a billion weights, one GPU"),
+    "7b": gettext_lazy("seven billion weights, large GPUs"),
 }
 
 
