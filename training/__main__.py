@@ -1,6 +1,8 @@
 """python -m training STAGE --config FILE.toml --output DIR [--set key=value ...] [--resume]
 
 Stages: pretrain, sft, reward, ppo, evaluate, generate; and `serve --model DIR --port N`.
+`torchrun --nproc_per_node N -m training STAGE ...` trains with N processes, as `accelerate launch` does with GPUs or
+MPI; evaluate and generate, which train nothing, are then done by the first alone.
 Exit codes: 0 done; 2 bad config or data, one line that names the key or the file and line; 130 stopped, resumable.
 """
 
@@ -21,9 +23,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from training.config import STAGES, ConfigError, load_config
+from training.config import STAGES, ConfigError, StageConfig, load_config
+from training.launcher import is_left_alone, launched
 from training.lifeline import hold_lifeline
 from training.records import DataError
+
+# Stages that several processes would gain nothing by, or would each write.
+ALONE = ("evaluate", "generate")
 
 
 def main(arguments: list[str]) -> int:
@@ -34,40 +40,73 @@ def main(arguments: list[str]) -> int:
 
         return serve(arguments[1:])
     parsed = _parser().parse_args(arguments)
+    number, everyone = launched()
+    if everyone > 1 and parsed.stage in ALONE:
+        if number > 0:
+            return 0
+        everyone = 1
+    if is_left_alone():
+        _say("accelerate launch started one process: on CPUs it needs MPI for more, and torchrun does not")
     # Until a stage's loop asks for signals itself, and after it, SIGTERM ends as Ctrl-C does: with 130.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        text = Path(parsed.config).read_text(encoding="utf-8") if parsed.config else ""
-        config = load_config(parsed.stage, text, parsed.set)
-        return _run(parsed.stage, config, Path(parsed.output), parsed.resume)
-    except (ConfigError, DataError, FileExistsError) as error:
-        print(str(error).replace("\n", " "), file=sys.stderr)
-        return 2
-    except UnicodeDecodeError as error:
-        print(f"--config {parsed.config}: not UTF-8: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.filename != parsed.config:
-            raise
-        print(f"--config {parsed.config}: {error.strerror}", file=sys.stderr)
-        return 2
+        return _run_together(parsed) if everyone > 1 else _run(parsed)
     except KeyboardInterrupt:
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _run(stage: str, config: object, output: Path, resume: bool) -> int:
+def _run_together(parsed: argparse.Namespace) -> int:
+    from training import processes
+
+    with processes.joined():
+        return _run(parsed)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    try:
+        text = _read_once(parsed.config) if parsed.config else ""
+        return _run_stage(load_config(parsed.stage, text, parsed.set), parsed)
+    except (ConfigError, DataError, FileExistsError) as error:
+        _say(str(error))
+        return 2
+    except UnicodeDecodeError as error:
+        _say(f"--config {parsed.config}: not UTF-8: {error}")
+        return 2
+    except OSError as error:
+        if error.filename != parsed.config:
+            raise
+        _say(f"--config {parsed.config}: {error.strerror}")
+        return 2
+
+
+def _read_once(path: str) -> str:
+    """Return the config's text; it may be a pipe, which one process alone can read."""
+    if launched()[1] == 1:  # a bad config is told before torch is loaded
+        return Path(path).read_text(encoding="utf-8")
+    from training import processes
+
+    return processes.first_does(lambda: Path(path).read_text(encoding="utf-8"))
+
+
+def _say(text: str) -> None:
+    if (number := launched()[0]) > 0:
+        text = f"process {number}: {text}"
+    print(text.replace("\n", " "), file=sys.stderr)
+
+
+def _run_stage(config: StageConfig, parsed: argparse.Namespace) -> int:
     from training.checkpoint import OutputDirectory, Stopped
 
-    directory = OutputDirectory(output, stage=stage, config=config, resume=resume)  # type: ignore[arg-type]
+    directory = OutputDirectory(Path(parsed.output), stage=parsed.stage, config=config, resume=parsed.resume)
     if directory.done:
-        print(f"{output}: is done already", file=sys.stderr)
+        _say(f"{parsed.output}: is done already")
         return 0
     try:
-        importlib.import_module(f"training.{stage}").run(config, directory)
+        importlib.import_module(f"training.{parsed.stage}").run(config, directory)
     except Stopped:
-        print(f"{output}: stopped; --resume goes on", file=sys.stderr)
+        _say(f"{parsed.output}: stopped; --resume goes on")
         return 130
     return 0
 

@@ -22,12 +22,11 @@ def write_canary(directory: Path) -> None:
     """Write canary.json: greedy tokens and their log-probabilities, by the model in directory/model as it is saved."""
     model = load_causal(str(directory), torch.bfloat16)
     tokenizer = load_tokenizer(str(directory))
-    generator = torch.Generator()
     prompts: list[CanaryPrompt] = []
     for question in QUESTIONS:
         inputs = render_prompt(tokenizer, [Message(role="user", content=question)])
         sampling = Sampling(MAX_NEW_TOKENS, greedy=True)
-        rollout = sample_responses(model, tokenizer, [encode(tokenizer, inputs)], sampling, generator)
+        rollout = sample_responses(model, tokenizer, [encode(tokenizer, inputs)], sampling, [0])
         prompts.append(
             {"inputs": inputs, "tokens": rollout.responses()[0], "logprobs": rollout.logprobs_BT[0].tolist()}
         )

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from training import processes
 from training.config import StageConfig, to_toml
 from training.devices import use_device
+from training.launcher import launched_here
 from training.records import MANIFEST, Manifest, file_sha256
 from training.tensorboard import FOLDER as TENSORBOARD
 from training.tensorboard import EventFiles
@@ -33,30 +35,38 @@ class Stopped(Exception):
 
 
 class OutputDirectory:
-    """The place a stage writes to: config.toml, progress.jsonl, metrics.json, model/, checkpoints/, manifest.json."""
+    """The place a stage writes to: config.toml, progress.jsonl, metrics.json, model/, checkpoints/, manifest.json.
+
+    Of several processes the first one writes and reads, and the others are told what it read.
+    """
 
     def __init__(self, path: Path, *, stage: str, config: StageConfig, resume: bool) -> None:
         self.path, self.stage, self.config, self.resume = path, stage, config, resume
-        if path.exists() and not path.is_dir():
-            raise FileExistsError(f"{path}: is not a directory")
-        if not resume and path.exists() and any(path.iterdir()):
-            raise FileExistsError(f"{path}: is not empty; --resume goes on with it")
         self.checkpoints = path / "checkpoints"
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        for unfinished in path.glob(".*.new"):  # left by a kill; no manifest may name them
-            unfinished.unlink()
-        _write_atomically(path / "config.toml", to_toml(config))
         self.progress = path / "progress.jsonl"
-        self.progress.touch()
         self.events = EventFiles(path) if config.tensorboard else None
+        processes.first_does(self._begin)
+
+    def _begin(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"{self.path}: is not a directory")
+        if not self.resume and self.path.exists() and any(self.path.iterdir()):
+            raise FileExistsError(f"{self.path}: is not empty; --resume goes on with it")
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.path.glob(".*.new"):  # left by a kill; no manifest may name them
+            unfinished.unlink()
+        _write_atomically(self.path / "config.toml", to_toml(self.config))
+        self.progress.touch()
 
     @property
     def done(self) -> bool:
         """Say whether the stage has finished: its manifest is what is written last."""
-        return (self.path / MANIFEST).is_file()
+        return processes.first_does((self.path / MANIFEST).is_file)
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to progress.jsonl, at once; a number that is not finite becomes null, for JSON has none."""
+        if not processes.is_first():
+            return
         whole = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in line.items()
@@ -68,6 +78,8 @@ class OutputDirectory:
 
     def save_checkpoint(self, update: int, state: Mapping[str, Any]) -> None:
         """Keep what a resume needs after `update` updates, random states and the length of progress.jsonl with it."""
+        if not processes.is_first():
+            return
         target = self.checkpoints / f"{update:08d}.pt"
         fresh = target.with_suffix(".new")
         content = {"update": update, "state": state, "random": random_state(), "lines": self.progress.stat().st_size}
@@ -82,6 +94,13 @@ class OutputDirectory:
         """Return (updates done, state) of the newest whole checkpoint, with random states and progress put back."""
         if not self.resume:
             return None
+        content = processes.first_does(self._newest)
+        if content is None:
+            return None
+        set_random_state(content["random"])
+        return content["update"], content["state"]
+
+    def _newest(self) -> dict[str, Any] | None:
         for unfinished in self.checkpoints.glob("*.new"):
             unfinished.unlink()
         found = sorted(self.checkpoints.glob("*.pt"))
@@ -89,11 +108,10 @@ class OutputDirectory:
             self.progress.write_text("")
             self._rewrite_events()
             return None
-        content = torch.load(found[-1], map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(found[-1], map_location="cpu", weights_only=True)
         os.truncate(self.progress, content["lines"])
         self._rewrite_events()
-        set_random_state(content["random"])
-        return content["update"], content["state"]
+        return content
 
     def _rewrite_events(self) -> None:
         if self.events is not None:
@@ -101,6 +119,9 @@ class OutputDirectory:
 
     def finish(self, metrics: Mapping[str, Any], *, data: Sequence[str | Path], parents: Sequence[str | Path]) -> None:
         """Write metrics.json and then the manifest, atomically: from here on the stage is done."""
+        processes.first_does(lambda: self._finish(metrics, data, parents))
+
+    def _finish(self, metrics: Mapping[str, Any], data: Sequence[str | Path], parents: Sequence[str | Path]) -> None:
         _write_atomically(self.path / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True) + "\n")
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         if self.events is not None:
@@ -162,7 +183,8 @@ def prepare_process(config: StageConfig) -> None:
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed % 2**63)
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    beside = launched_here()[1] if processes.count() > 1 else 1
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // beside))
 
 
 def keep_freed_memory() -> None:
@@ -193,6 +215,11 @@ class StopRequests:
 
     def __init__(self) -> None:
         self.received = False
+
+    @property
+    def heeded(self) -> bool:
+        """Say whether to stop now: a signal to one process is a signal to all. To be asked once an update."""
+        return processes.anywhere(self.received)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:

@@ -139,6 +139,7 @@ class RewardConfig(OptimiserConfig):
     validation_share: float = 0.1
     epochs: int = 2
     batch: int = 8  # pairs
+    micro_batch: int = 0  # pairs a pass, whose gradients add up to the batch's; 0: the batch at once
     max_length: int = 512
     lr: float = 5e-5
     schedule: Literal["constant", "linear", "cosine", "exponential", "inverse_sqrt"] = "linear"
@@ -156,6 +157,7 @@ class RewardConfig(OptimiserConfig):
         for key in ("epochs", "batch", "evaluations", "patience", "checkpoint_every"):
             self.check(getattr(self, key) >= 1, key, "1 or more")
         self.check(self.max_length >= 2, "max_length", "2 or more")
+        self.check(self.micro_batch >= 0, "micro_batch", "0 or more")
         self.check(0 < self.validation_share < 1, "validation_share", "between 0 and 1")
         self.check(0 <= self.label_smoothing < 0.5, "label_smoothing", "from 0 to below 0.5")
         self.check(self.centre_coef >= 0, "centre_coef", "0 or more")
@@ -177,6 +179,7 @@ class PPOConfig(OptimiserConfig):
     max_prompt_length: int = 512
     ppo_epochs: int = 2
     minibatch: int = 16
+    micro_batch: int = 0  # responses a pass, whose gradients add up to the minibatch's; 0: the minibatch at once
     lr: float = 2e-5
     critic: Literal["auto", "separate", "head"] = "auto"
     critic_lr: float = 0.0  # 0: five times lr for a separate critic, 1e-3 for a head's own weights
@@ -229,6 +232,7 @@ class PPOConfig(OptimiserConfig):
             "ptx_coef",
             "alarm_kl",
             "ensemble_penalty",
+            "micro_batch",
         ):
             self.check(getattr(self, key) >= 0, key, "0 or more")
         self.check(self.alarm_length_ratio == 0 or self.alarm_length_ratio > 1, "alarm_length_ratio", "0, or above 1")

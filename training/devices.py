@@ -5,11 +5,10 @@ some devices lack, is at hand. No GPU was there to run this on; a test runs whol
 refuses what a real one refuses.
 """
 
-import os
-
 import torch
 
 from training.config import ConfigError, Device
+from training.launcher import launched_here, wants_cpu
 
 _chosen: torch.device | None = None
 
@@ -17,7 +16,7 @@ _chosen: torch.device | None = None
 def use_device(name: Device) -> torch.device:
     """Set the device of this process and return it; auto is a GPU where there is one, else the CPU.
 
-    Of several processes on one machine each takes the GPU of its number (LOCAL_RANK).
+    Of several processes on one machine each takes the GPU of its number.
 
     Raises:
         ConfigError: this machine, or this build of torch, has no such device.
@@ -27,8 +26,10 @@ def use_device(name: Device) -> torch.device:
         raise ConfigError("device: mps is not there")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda is not there")
+    if name == "auto" and wants_cpu():
+        name = "cpu"
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
-        _chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        _chosen = torch.device("cuda", launched_here()[0] % torch.cuda.device_count())
         torch.cuda.set_device(_chosen)
     else:
         _chosen = torch.device("mps" if name == "mps" else "cpu")

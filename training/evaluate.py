@@ -32,7 +32,7 @@ from training.models import (
 from training.records import DataError, PreferenceRow, PromptRow, read_preferences, read_prompts
 from training.reward import accuracy_metrics, longer_wins
 from training.rewards import Reward, load_reward
-from training.rollout import Sampling, sample_responses
+from training.rollout import Sampling, draw_seeds, sample_responses
 from training.statistics import mean_interval
 
 PERPLEXITY_WINDOW = 256  # tokens
@@ -119,7 +119,7 @@ class Evaluation:
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + index) % 2**63)
         tokens = [encode(tokenizer, render_prompt(tokenizer, row.prompt))[-config.max_prompt_length :] for row in rows]
         sampling = Sampling(config.response_length, config.temperature, config.top_p)
-        rollout = sample_responses(model, tokenizer, tokens, sampling, generator)
+        rollout = sample_responses(model, tokenizer, tokens, sampling, draw_seeds(generator, len(tokens)))
         seen.texts += [str(tokenizer.decode(r, skip_special_tokens=True)) for r in rollout.responses()]
         seen.lengths += [int(length) for length in rollout.batch.response_lengths_B]
         seen.ended += [bool(ended) for ended in rollout.ended_B]

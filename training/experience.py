@@ -9,9 +9,11 @@ from torch import Tensor
 from training.advantages import RunningMoments, gae, masked_mean, whiten
 from training.config import PPOConfig
 from training.head import state_entropies, state_logprobs
-from training.losses import kl_estimate
+from training.losses import clip_fraction, kl_estimate, policy_ratio
 from training.models import Batch
 from training.rollout import Rollout
+
+STEP_METRICS = ("loss/policy_avg", "loss/value_avg", "policy/approxkl_avg", "policy/clipfrac_avg", "val/ratio")
 
 
 @dataclass(frozen=True)
@@ -137,3 +139,18 @@ def rollout_metrics(rollout: Rollout, scored: Scored, scores_B: Tensor, kl_BT: T
         "response/perplexity": float(masked_mean(-scored.plain_logprobs_BT, mask_BT).exp()),
         "rollout/logprob_drift": float(masked_mean(drift, mask_BT)),
     }
+
+
+def step_metrics(
+    new_BT: Tensor, part: Experience, policy_loss: Tensor, value_loss: Tensor, clip: float
+) -> dict[str, float]:
+    """Return STEP_METRICS of one piece: means over its tokens."""
+    old_BT, mask_BT = part.old_logprobs_BT, part.mask_BT
+    values = (
+        policy_loss.detach(),
+        value_loss.detach(),
+        0.5 * masked_mean((new_BT - old_BT) ** 2, mask_BT),
+        clip_fraction(new_BT, old_BT, part.advantages_BT, mask_BT, clip),
+        masked_mean(policy_ratio(new_BT, old_BT), mask_BT),
+    )
+    return {name: float(value) for name, value in zip(STEP_METRICS, values, strict=True)}

@@ -11,7 +11,7 @@ from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_
 from training.config import GenerateConfig
 from training.models import check_plain_head, encode, load_causal, load_tokenizer, render_prompt, resolve_dtype
 from training.records import PromptRow, read_prompts
-from training.rollout import Sampling, sample_responses
+from training.rollout import Sampling, draw_seeds, sample_responses
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,18 @@ def complete_batch(
         encode(tokenizer, render_prompt(tokenizer, request.row.prompt))[-config.max_prompt_length :]
         for request in requests
     ]
+    seeds = draw_seeds(torch.Generator().manual_seed(seed), len(prompts))
     sampling = Sampling(config.response_length, config.temperature, config.top_p)
-    rollout = sample_responses(model, tokenizer, prompts, sampling, torch.Generator().manual_seed(seed))
+    rollout = sample_responses(model, tokenizer, prompts, sampling, seeds)
     drawn = zip(requests, rollout.responses(), rollout.ended_B.tolist(), strict=True)
-    for place, (request, tokens, ended) in enumerate(drawn):
+    for own_seed, (request, tokens, ended) in zip(seeds, drawn, strict=True):
         text = str(tokenizer.decode(tokens, skip_special_tokens=True))
         yield {
             "id": request.row.id,
             "prompt": request.row.prompt,
             "completion": [{"role": "assistant", "content": text}],
             "index": request.index,
-            "seed": seed,
-            "row": place,  # the draw is the batch's: the same seed and place give the same response again
+            "seed": own_seed,  # with it the response can be drawn again, in any company
             "tokens": len(tokens),
             "finish_reason": "stop" if ended else "length",
         }

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training import processes
 from training.canary import write_canary
 from training.checkpoint import OutputDirectory, Stopped, stop_requests
 from training.config import PretrainConfig, SFTConfig
@@ -46,11 +47,12 @@ class LanguageTraining:
     def step(self, step: int) -> dict[str, float]:
         """Take one optimiser step; return what was watched.
 
-        A batch in pieces weighs each by its tokens, so that gradients add up to those of the mean over the whole.
+        A batch in pieces, and in the shares of several processes, weighs each by its tokens, so that gradients add up
+        to those of the mean over the whole.
         """
-        rows = self.batch_at(step)
-        size = self.config.micro_batch or len(rows)
-        total = sum(len(learned) for _, learned in rows)
+        total = sum(len(learned) for _, learned in self.batch_at(step))
+        rows = processes.share(self.batch_at(step))
+        size = self.config.micro_batch or max(1, len(rows))
         loss = 0.0
         for start in range(0, len(rows), size):
             batch = make_batch(*_columns(rows[start : start + size]), self.tokenizer.pad_token_id)
@@ -59,7 +61,7 @@ class LanguageTraining:
             self.optimiser.collect()
             loss += float(part.detach())
         norm = self.optimiser.step(schedule_scale(self.config, step, self.steps))
-        return {"loss/train": loss, "grad_norm": norm, "tokens": float(total)}
+        return {"loss/train": processes.total([loss])[0], "grad_norm": norm, "tokens": float(total)}
 
     def validate(self, step: int) -> float:
         """Return the validation loss; with patience, remember the weights where it is the best so far."""
@@ -92,12 +94,13 @@ class LanguageTraining:
     def held_loss(self) -> float:
         """Return the mean loss a token over the validation rows."""
         total, count = 0.0, 0
-        for start in range(0, len(self.held), self.config.batch):
+        for start in processes.share(range(0, len(self.held), self.config.batch)):
             rows = self.held[start : start + self.config.batch]
             batch = make_batch(*_columns(rows), self.tokenizer.pad_token_id)
             tokens = int(batch.response_lengths_B.sum())
             total, count = total + float(completion_loss(self.model, batch)) * tokens, count + tokens
-        return total / count
+        total_loss, tokens_seen = processes.total([total, count])
+        return total_loss / tokens_seen
 
 
 def _columns(rows: Sequence[Row]) -> tuple[list[list[int]], list[list[int]]]:
@@ -124,14 +127,16 @@ def train_language(training: LanguageTraining, output: OutputDirectory) -> dict[
             if training.held and ((step + 1) % training.steps_per_epoch == 0):
                 watched["loss/validation"] = training.validate(step + 1)
             output.log({"update": step + 1, "updates": training.steps, **watched})
-            if stop.received or (not last and (step + 1) % training.config.checkpoint_every == 0):
+            stopping = stop.heeded
+            if stopping or (not last and (step + 1) % training.config.checkpoint_every == 0):
                 output.save_checkpoint(step + 1, training.state())
-            if stop.received and not last:
+            if stopping and not last:
                 raise Stopped
     if training.best:
         training.optimiser.put_back(training.best)
-    save_model(training.model, training.tokenizer, output.path)
-    write_canary(output.path)
+    if processes.is_first():
+        save_model(training.model, training.tokenizer, output.path)
+        write_canary(output.path)
     metrics = {"n/train_rows": float(len(training.train)), "steps": float(training.steps)}
     if training.held:
         metrics |= {"n/validation_rows": float(len(training.held)), "loss/validation": training.held_loss()}

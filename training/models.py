@@ -19,6 +19,7 @@ from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from training import processes
 from training.config import ConfigError, Dtype, OptimiserConfig
 from training.devices import device_of
 from training.records import DataError, Messages
@@ -276,7 +277,8 @@ class Reference:
 class MasterWeights:
     """An optimiser over float32 copies of weights that are computed with in less.
 
-    In bfloat16 a step of lr 1e-5 is lost to rounding; the copies keep it, and gradients add up in them too.
+    In bfloat16 a step of lr 1e-5 is lost to rounding; the copies keep it, and gradients add up in them too. Of several
+    processes all begin with the first one's weights, and step by the sum of their gradients.
     """
 
     def __init__(self, groups: Sequence[tuple[Sequence[nn.Parameter], float]], config: OptimiserConfig) -> None:
@@ -287,6 +289,8 @@ class MasterWeights:
             masters = [self._master(p) for p in parameters if p.requires_grad]
             prepared.append({"params": masters, "lr": lr, "initial_lr": lr})
         self.optimiser = _optimiser(prepared, config)
+        processes.begin_alike([master for _, master in self.pairs])
+        self._narrow()
 
     def _master(self, parameter: nn.Parameter) -> Tensor:
         narrow = parameter.dtype in (torch.bfloat16, torch.float16)
@@ -309,18 +313,23 @@ class MasterWeights:
         A gradient that is not finite changes nothing and is returned as it is: the caller sees it and says so.
         """
         self.collect()
+        processes.sum_gradients([master for _, master in self.pairs])
         masters = [master for _, master in self.pairs if master.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(masters, self.max_grad_norm))
         if math.isfinite(norm):
             for group in self.optimiser.param_groups:
                 group["lr"] = group["initial_lr"] * scale
             self.optimiser.step()
-            with torch.no_grad():
-                for parameter, master in self.pairs:
-                    if parameter is not master:
-                        parameter.copy_(master)
+            self._narrow()
         self.optimiser.zero_grad(set_to_none=True)
         return norm
+
+    @torch.no_grad()
+    def _narrow(self) -> None:
+        """Round the masters into the weights that are computed with."""
+        for parameter, master in self.pairs:
+            if parameter is not master:
+                parameter.copy_(master)
 
     def weights(self) -> list[Tensor]:
         """Return a copy of the masters."""
@@ -329,10 +338,9 @@ class MasterWeights:
     def put_back(self, weights: Sequence[Tensor]) -> None:
         """Set the weights to what weights() returned; the optimiser's own state stays."""
         with torch.no_grad():
-            for (parameter, master), kept in zip(self.pairs, weights, strict=True):
+            for (_, master), kept in zip(self.pairs, weights, strict=True):
                 master.copy_(kept)
-                if parameter is not master:
-                    parameter.copy_(master)
+        self._narrow()
 
     def state(self) -> dict[str, Any]:
         return {"masters": [master.detach() for _, master in self.pairs], "optimiser": self.optimiser.state_dict()}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training import processes
 from training.advantages import RunningMoments, masked_mean
 from training.alarm import Alarm
 from training.canary import write_canary
@@ -20,6 +21,7 @@ from training.config import PPOConfig, is_directory_reward
 from training.critic import Critic, critic_lr, make_critic
 from training.data import completion_loss, render_completions
 from training.experience import (
+    STEP_METRICS,
     Experience,
     Scored,
     explained_variance,
@@ -27,16 +29,11 @@ from training.experience import (
     rollout_metrics,
     score_states,
     shape_rewards,
+    step_metrics,
     token_kl,
 )
 from training.head import state_logprobs
-from training.losses import (
-    clip_fraction,
-    clipped_policy_loss,
-    clipped_value_loss,
-    policy_ratio,
-    token_entropy,
-)
+from training.losses import clipped_policy_loss, clipped_value_loss, token_entropy
 from training.models import (
     Batch,
     MasterWeights,
@@ -57,8 +54,8 @@ from training.models import (
     schedule_scale,
 )
 from training.records import PromptRow, read_completions, read_prompts
-from training.rewards import EnsembleReward, load_reward
-from training.rollout import Rollout, Sampling, sample_responses
+from training.rewards import EnsembleReward, judged_together, load_reward
+from training.rollout import Rollout, Sampling, draw_seeds, gather_rollout, sample_responses
 
 SCORING_BATCH = 16
 SIGNS = ("kl", "length", "watch")
@@ -69,6 +66,7 @@ class PPO:
 
     def __init__(self, config: PPOConfig) -> None:
         self.config = config
+        config.check(config.rollout_batch >= processes.count(), "rollout_batch", "a prompt for each process at least")
         dtype = resolve_dtype(config.dtype)
         self.tokenizer = load_tokenizer(config.policy, "policy")
         self.policy = load_causal(config.policy, dtype, "policy")
@@ -138,7 +136,10 @@ class PPO:
 
     @torch.no_grad()
     def score(self, rollout: Rollout) -> tuple[Scored, Tensor, Tensor]:
-        """Return the policy's pass, the reference's log-probabilities and the critic's values, all (B, T)."""
+        """Return the policy's pass, the reference's log-probabilities and the critic's values, all (B, T).
+
+        Each process scores the rollout it has, and all get the results of all.
+        """
         parts: list[tuple[Scored, Tensor, Tensor]] = []
         total = rollout.batch.responses
         for start in range(0, len(rollout.batch.tokens_BS), SCORING_BATCH):
@@ -164,15 +165,20 @@ class PPO:
         )
 
     def roll_out(self, update: int) -> tuple[Experience, dict[str, float], list[dict[str, Any]]]:
-        """Sample and score one batch; return what to learn from, its metrics, and its samples."""
+        """Sample and score one batch; return what to learn from, its metrics, and its samples.
+
+        Each process samples and scores its share; from there on every one has the whole batch.
+        """
         config = self.config
         chosen = self.choose_prompts(update)
+        rows, tokens = [row.prompt for row, _ in chosen], [tokens for _, tokens in chosen]
         sampling = Sampling(config.response_length, config.temperature, config.top_p)
-        tokens = [tokens for _, tokens in chosen]
-        rollout = sample_responses(self.policy, self.tokenizer, tokens, sampling, self.generator(update, 1))
+        seeds = processes.share(draw_seeds(self.generator(update, 1), len(chosen)))
+        share = sample_responses(self.policy, self.tokenizer, processes.share(tokens), sampling, seeds)
+        scored, reference_BT, values_BT = self.score(share)
+        rollout = gather_rollout(share, tokens, self.tokenizer.pad_token_id)
         texts = [self.tokenizer.decode(r, skip_special_tokens=True) for r in rollout.responses()]
-        scores_B, spread_B = self.reward.judge([row.prompt for row, _ in chosen], texts)
-        scored, reference_BT, values_BT = self.score(rollout)
+        scores_B, spread_B = judged_together(self.reward.judge, rows, texts)
         kl_BT = token_kl(scored, reference_BT, config)
         cautious_B = scores_B - config.ensemble_penalty * spread_B
         rewards_BT = shape_rewards(cautious_B, rollout, kl_BT, self.kl_coef, self.moments, config)
@@ -181,8 +187,8 @@ class PPO:
         if config.ensemble:
             metrics["objective/ensemble_std"] = float(spread_B.mean())
         if self.watched_reward is not None:
-            watched = self.watched_reward([row.prompt for row, _ in chosen], texts)
-            metrics["watch/scores"] = sum(watched) / len(watched)
+            watched_B, _ = judged_together(EnsembleReward([self.watched_reward]).judge, rows, texts)
+            metrics["watch/scores"] = float(watched_B.mean())
         metrics["objective/rlhf_reward"] = float(rewards_BT.sum(1).mean())
         metrics["objective/kl_coef"] = self.kl_coef
         metrics["critic/explained_variance"] = explained_variance(
@@ -210,10 +216,38 @@ class PPO:
             yield order[start : start + self.config.minibatch]
 
     def step(self, part: Experience, update: int, number: int) -> dict[str, float]:
-        """Take an update's step `number` of policy and critic (arXiv:1707.06347, eq. 9); return what was watched."""
+        """Take an update's step `number` of policy and critic (arXiv:1707.06347, eq. 9); return what was watched.
+
+        A minibatch in pieces, and in the shares of several processes, weighs each by its tokens, so that gradients add
+        up to those of the mean over the whole.
+        """
         config = self.config
         scale = schedule_scale(config, update, config.updates)
         warming = update < config.critic_warmup
+        rows = processes.share(range(len(part.mask_BT)))
+        size = config.micro_batch or max(1, len(rows))
+        total = int(part.mask_BT.sum())
+        watched: dict[str, float] = {}
+        for start in range(0, len(rows), size):
+            piece = part.select(rows[start : start + size])
+            loss, seen = self._loss(piece, warming)
+            weight = int(piece.mask_BT.sum()) / total
+            (weight * loss).backward()  # type: ignore[no-untyped-call]
+            self._collect()
+            watched = {name: watched.get(name, 0.0) + weight * value for name, value in seen.items()}
+        if self.ptx and not warming:
+            self._add_ptx(update, number)
+        # In one order everywhere, for critic and policy each add their gradients up over all processes.
+        critic_norm = self.critic_optimiser.step(scale)
+        policy_norm = 0.0 if warming else self.policy_optimiser.step(scale)
+        sums = processes.total([watched.get(name, 0.0) for name in STEP_METRICS])
+        return dict(zip(STEP_METRICS, sums, strict=True)) | {
+            "critic/grad_norm": critic_norm, "policy/grad_norm": policy_norm,
+        }  # fmt: skip
+
+    def _loss(self, part: Experience, warming: bool) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of policy (unless only the critic learns) and critic, and what was watched."""
+        config = self.config
         with torch.set_grad_enabled(not warming):
             states_BTH = response_states(self.policy, part.batch)
             logprobs_BT = state_logprobs(
@@ -236,11 +270,11 @@ class PPO:
                 logits_BTV = response_logits(self.policy, states_BTH)
                 entropy_BT = token_entropy(logits_BTV, config.temperature)
                 loss = loss - config.entropy_coef * masked_mean(entropy_BT, part.mask_BT)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.ptx and not warming:
-            self._add_ptx(update, number)
-        norms = (self.critic_optimiser.step(scale), 0.0 if warming else self.policy_optimiser.step(scale))
-        return self._watched(logprobs_BT.detach(), part, policy_loss, value_loss, norms)
+        return loss, step_metrics(logprobs_BT.detach(), part, policy_loss, value_loss, config.clip)
+
+    def _collect(self) -> None:
+        self.critic_optimiser.collect()
+        self.policy_optimiser.collect()
 
     def _add_ptx(self, update: int, number: int) -> None:
         """Add the gradient of the pretraining loss: what keeps the policy able to do what it could before.
@@ -248,25 +282,17 @@ class PPO:
         An update's shuffle is gone through step by step, from its beginning again where the rows are few.
         """
         order = torch.randperm(len(self.ptx), generator=self.generator(update, 3)).tolist()
-        size = min(self.config.ptx_batch, len(order))
-        rows = [self.ptx[order[(number * size + place) % len(order)]] for place in range(size)]
-        batch = make_batch([p for p, _ in rows], [c for _, c in rows], self.tokenizer.pad_token_id)
-        loss = self.config.ptx_coef * completion_loss(self.policy, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    def _watched(
-        self, new_BT: Tensor, part: Experience, policy_loss: Tensor, value_loss: Tensor, norms: tuple[float, float]
-    ) -> dict[str, float]:
-        old_BT, mask_BT = part.old_logprobs_BT, part.mask_BT
-        return {
-            "loss/policy_avg": float(policy_loss.detach()),
-            "loss/value_avg": float(value_loss.detach()),
-            "policy/approxkl_avg": float(0.5 * masked_mean((new_BT - old_BT) ** 2, mask_BT)),
-            "policy/clipfrac_avg": float(clip_fraction(new_BT, old_BT, part.advantages_BT, mask_BT, self.config.clip)),
-            "val/ratio": float(masked_mean(policy_ratio(new_BT, old_BT), mask_BT)),
-            "critic/grad_norm": norms[0],
-            "policy/grad_norm": norms[1],
-        }
+        count = min(self.config.ptx_batch, len(order))
+        whole = [self.ptx[order[(number * count + place) % len(order)]] for place in range(count)]
+        total = sum(len(completion) for _, completion in whole)
+        rows = processes.share(whole)
+        size = self.config.micro_batch or max(1, len(rows))
+        for start in range(0, len(rows), size):
+            piece = rows[start : start + size]
+            batch = make_batch([p for p, _ in piece], [c for _, c in piece], self.tokenizer.pad_token_id)
+            weight = int(batch.response_lengths_B.sum()) / total
+            (self.config.ptx_coef * weight * completion_loss(self.policy, batch)).backward()  # type: ignore[no-untyped-call]
+            self._collect()
 
     def look_out(self, update: int, metrics: dict[str, float]) -> dict[str, float]:
         """Show a rollout to the alarm, and keep the weights that sampled it where they are the ones to come back to."""
@@ -283,7 +309,8 @@ class PPO:
 
 
 def _joined(parts: list[Tensor], width: int) -> Tensor:
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+    rows_BT = torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+    return processes.gather_rows(rows_BT)
 
 
 def run(config: PPOConfig, output: OutputDirectory) -> None:
@@ -305,15 +332,17 @@ def run(config: PPOConfig, output: OutputDirectory) -> None:
             output.log({"update": update + 1, "updates": config.updates, **metrics})
             rings = config.alarm != "note" and any(metrics.get(f"alarm/{name}") for name in SIGNS)
             last = update + 1 == config.updates or rings
-            if stop.received or (not last and (update + 1) % config.checkpoint_every == 0):
+            stopping = stop.heeded
+            if stopping or (not last and (update + 1) % config.checkpoint_every == 0):
                 output.save_checkpoint(update + 1, ppo.state())
-            if stop.received and not last:
+            if stopping and not last:
                 raise Stopped
             if rings:
                 break
     ended = _end(ppo, output)
-    save_model(ppo.policy, ppo.tokenizer, output.path)
-    write_canary(output.path)
+    if processes.is_first():
+        save_model(ppo.policy, ppo.tokenizer, output.path)
+        write_canary(output.path)
     rewards = [path for path in (config.reward, *config.ensemble) if is_directory_reward(path)]
     parents = [config.policy, *rewards, *config.parents]
     output.finish(ended, data=[config.prompts, *filter(None, [config.ptx])], parents=parents)
@@ -321,7 +350,7 @@ def run(config: PPOConfig, output: OutputDirectory) -> None:
 
 def _end(ppo: PPO, output: OutputDirectory) -> dict[str, float]:
     """Put back the best weights where the alarm asks for it; return the stage's metrics."""
-    metrics = _last_line(output)
+    metrics = processes.first_does(lambda: _last_line(output))
     rang = any(metrics.get(f"alarm/{name}") for name in SIGNS)
     if rang and ppo.best is not None:
         ppo.policy_optimiser.put_back(ppo.best[1])
@@ -336,7 +365,8 @@ def _update(ppo: PPO, update: int, output: OutputDirectory) -> dict[str, float]:
     rolled = time.perf_counter()
     metrics |= ppo.learn(experience, update)
     ppo.adapt_kl(metrics["objective/kl"])
-    if (update + 1) % ppo.config.samples_every == 0 or update + 1 == ppo.config.updates:
+    due = (update + 1) % ppo.config.samples_every == 0 or update + 1 == ppo.config.updates
+    if due and processes.is_first():
         _write_samples(output.path / "samples" / f"{update + 1:06d}.jsonl", samples)
     ended = time.perf_counter()
     tokens = float(experience.batch.response_lengths_B.sum())

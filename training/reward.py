@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training import processes
 from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
 from training.comparisons import Comparison, as_pairs, split_by_prompt, tokenize
 from training.config import RewardConfig
@@ -90,22 +91,31 @@ class RewardTraining:
         scores_N = score_tokens(self.model, tokens, self.tokenizer.pad_token_id)
         return list(torch.split(scores_N, [len(comparison.texts) for comparison in comparisons]))
 
-    def loss(self, comparisons: Sequence[Comparison], scores: Sequence[Tensor]) -> Tensor:
+    def loss(
+        self,
+        comparisons: Sequence[Comparison],
+        scores: Sequence[Tensor],
+        whole: Sequence[Comparison] | None = None,
+    ) -> Tensor:
         """Return a batch's loss: the weighted mean over choices, and what keeps scores near 0.
 
         A pair is one choice, a ranking of K is K - 1. The latter is the squared sum of a pair's scores (eq. 2 of
-        arXiv:2312.09244), of twice their mean in a ranking.
+        arXiv:2312.09244), of twice their mean in a ranking. Of a part of a batch the loss is its part of the whole's:
+        those of all parts add up to it.
         """
         config = self.config
-        device = scores[0].device
-        weights_B = torch.tensor([each.weight if config.use_weight else 1.0 for each in comparisons], device=device)
-        choices_B = torch.tensor([float(len(each.texts) - 1) for each in comparisons], device=device)
+        whole = comparisons if whole is None else whole
+        weights_B = scores[0].new_tensor([self._weight(each) for each in comparisons])
         losses_B = torch.stack([self._loss_of(*both) for both in zip(comparisons, scores, strict=True)])
-        loss = (weights_B * losses_B).sum() / (weights_B * choices_B).sum().clamp(min=1e-8)
+        choices = sum(self._weight(each) * (len(each.texts) - 1) for each in whole)
+        loss = (weights_B * losses_B).sum() / max(choices, 1e-8)
         if config.centre_coef:
             sums_B = torch.stack([2 * scores_K.mean() for scores_K in scores])
-            loss = loss + config.centre_coef * (sums_B**2).mean()
+            loss = loss + config.centre_coef * (sums_B**2).sum() / len(whole)
         return loss
+
+    def _weight(self, comparison: Comparison) -> float:
+        return comparison.weight if self.config.use_weight else 1.0
 
     def _loss_of(self, comparison: Comparison, scores_K: Tensor) -> Tensor:
         if not comparison.is_pair:
@@ -114,19 +124,28 @@ class RewardTraining:
         return pairwise_loss(scores_K[0], scores_K[1], margin, self.config.label_smoothing)
 
     def step(self, step: int) -> dict[str, float]:
-        """Take one optimiser step; return what was watched."""
-        comparisons = self.batch_at(step)
-        scores = self.scores(comparisons)
-        loss = self.loss(comparisons, scores)
-        loss.backward()  # type: ignore[no-untyped-call]
+        """Take one optimiser step, the batch in pieces where the config says so; return what was watched."""
+        whole = self.batch_at(step)
+        comparisons = processes.share(whole)
+        size = self.config.micro_batch or max(1, len(comparisons))
+        loss, differences = 0.0, [torch.zeros(0)]
+        for start in range(0, len(comparisons), size):
+            piece = comparisons[start : start + size]
+            scores = self.scores(piece)
+            part = self.loss(piece, scores, whole)
+            part.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.collect()
+            loss += float(part.detach())
+            differences.append(_differences(piece, scores))
         norm = self.optimiser.step(schedule_scale(self.config, step, self.steps))
-        differences_N = _differences(comparisons, scores)
+        differences_N = torch.cat(differences)
+        sums = [loss, float((differences_N > 0).sum()), float(differences_N.sum()), len(differences_N)]
+        loss, right, gap, pairs = processes.total(sums)
+        pairs = max(pairs, 1.0)  # of ties alone there are none
         return {
-            "loss/reward": float(loss.detach()),
-            "reward/train_accuracy": float((differences_N > 0).double().mean()),
-            "reward/margin": float(differences_N.mean()),
+            "loss/reward": loss, "reward/train_accuracy": right / pairs, "reward/margin": gap / pairs,
             "grad_norm": norm,
-        }
+        }  # fmt: skip
 
     @torch.no_grad()
     def held_scores(self) -> tuple[Tensor, Tensor]:
@@ -134,11 +153,11 @@ class RewardTraining:
         dtype = torch.promote_types(resolve_dtype(self.config.dtype), torch.float32)
         chosen_N, rejected_N = torch.zeros(2, len(self.held), dtype=dtype)
         order = sorted(range(len(self.held)), key=lambda i: self.held[i].length)
-        for start in range(0, len(order), self.config.batch):
+        for start in processes.share(range(0, len(order), self.config.batch)):
             rows = order[start : start + self.config.batch]
             scores_B2 = torch.stack(self.scores([self.held[i] for i in rows])).cpu()
             chosen_N[rows], rejected_N[rows] = scores_B2[:, 0], scores_B2[:, 1]
-        return chosen_N, rejected_N
+        return processes.sum_tensor(chosen_N), processes.sum_tensor(rejected_N)
 
     def validate(self, step: int) -> dict[str, float]:
         """Score the validation pairs; remember the weights where they are the best so far."""
@@ -168,14 +187,13 @@ class RewardTraining:
 
 
 def _differences(comparisons: Sequence[Comparison], scores: Sequence[Tensor]) -> Tensor:
-    """Return the better's score less the worse's, of every ordered pair in a batch; 0 alone where all are ties."""
+    """Return the better's score less the worse's, of every ordered pair in a batch."""
     parts = [torch.zeros(0)]
     for comparison, scores_K in zip(comparisons, scores, strict=True):
         ranks_K = torch.tensor(comparison.ranks)
         better_KK = ranks_K[:, None] < ranks_K[None, :]
         parts.append((scores_K[:, None] - scores_K[None, :]).detach().cpu()[better_KK])
-    differences_N = torch.cat(parts)
-    return differences_N if len(differences_N) else torch.zeros(1)
+    return torch.cat(parts)
 
 
 def _was_scorer(path: str) -> bool:
@@ -208,12 +226,14 @@ def run(config: RewardConfig, output: OutputDirectory) -> None:
             if (step + 1) % every == 0 or last:
                 line |= training.validate(step + 1)
             output.log(line)
-            if stop.received or (not last and (step + 1) % config.checkpoint_every == 0):
+            stopping = stop.heeded
+            if stopping or (not last and (step + 1) % config.checkpoint_every == 0):
                 output.save_checkpoint(step + 1, training.state())
-            if stop.received and not last:
+            if stopping and not last:
                 raise Stopped
     training.restore_best()
-    save_model(training.model, training.tokenizer, output.path)
+    if processes.is_first():
+        save_model(training.model, training.tokenizer, output.path)
     metrics = report(training)
     output.finish(
         metrics, data=[config.train, *filter(None, [config.validation])], parents=[config.model, *config.parents]

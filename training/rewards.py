@@ -4,10 +4,12 @@ import importlib
 import math
 from collections.abc import Callable, Sequence
 from numbers import Real
+from typing import Any
 
 import httpx
 import torch
 
+from training import processes
 from training.config import ConfigError, Dtype, is_directory_reward
 from training.models import (
     encode,
@@ -115,6 +117,29 @@ class EnsembleReward:
         """Return (mean, standard deviation) over the members of each response's score (B), in float64; one has 0."""
         scores_MB = torch.tensor([member(prompts, responses) for member in self.members], dtype=torch.float64)
         return scores_MB.mean(0), scores_MB.std(0, unbiased=False)
+
+
+def judged_together(
+    judge: Callable[[Sequence[Messages], Sequence[str]], tuple[torch.Tensor, torch.Tensor]],
+    prompts: Sequence[Messages],
+    responses: Sequence[str],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a judge's (mean, standard deviation) of each response (B), of which each process scores its share.
+
+    Raises:
+        RewardError: in every process, where one of them had no reward.
+    """
+    if processes.count() == 1:
+        return judge(prompts, responses)
+    try:
+        outcome: Any = judge(processes.share(prompts), processes.share(responses))
+    except RewardError as error:
+        outcome = error
+    outcomes = processes.gather(outcome)
+    for each in outcomes:
+        if isinstance(each, RewardError):
+            raise each
+    return torch.cat([mean_B for mean_B, _ in outcomes]), torch.cat([spread_B for _, spread_B in outcomes])
 
 
 def score_tokens(model: object, tokens: Sequence[Sequence[int]], pad: int) -> torch.Tensor:

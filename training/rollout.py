@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training import processes
 from training.devices import device_of
 from training.losses import token_logprobs
 from training.models import Batch, end_tokens, inner_model, make_batch, response_logits
@@ -47,17 +48,35 @@ def sample_responses(
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
-    generator: torch.Generator,
+    seeds: Sequence[int],
 ) -> Rollout:
     """Sample one response for each prompt (token ids).
 
-    The generator alone decides the draw: its state at the call gives the same responses again.
+    A response's own seed alone decides its draw: the same one gives it again, in any company.
     """
-    state = _State(model, prompts, sampling, end_tokens(model, tokenizer), tokenizer.pad_token_id)
+    state = _State(model, prompts, sampling, end_tokens(model, tokenizer), tokenizer.pad_token_id, seeds)
     for _ in range(sampling.max_new_tokens):
-        if not state.step(generator):
+        if not state.step():
             break
     return state.rollout(prompts)
+
+
+def draw_seeds(generator: torch.Generator, count: int) -> list[int]:
+    """Return a seed for each of `count` responses."""
+    return torch.randint(2**62, (count,), generator=generator).tolist()
+
+
+def gather_rollout(rollout: Rollout, prompts: Sequence[Sequence[int]], pad: int) -> Rollout:
+    """Return all processes' rollouts as one; prompts are all of theirs, in order."""
+    if processes.count() == 1:
+        return rollout
+    responses = [response for part in processes.gather(rollout.responses()) for response in part]
+    return Rollout(
+        make_batch(prompts, responses, pad),
+        processes.gather_rows(rollout.logprobs_BT),
+        processes.gather_rows(rollout.ended_B),
+        None if rollout.nucleus_BTV is None else processes.gather_rows(rollout.nucleus_BTV),
+    )
 
 
 def restrict_to_nucleus(logits: Tensor, top_p: float) -> Tensor:
@@ -72,9 +91,16 @@ class _State:
     """The rows still growing: prompts stand left-padded in the cache, with positions of their own."""
 
     def __init__(
-        self, model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, ends: frozenset[int], pad: int
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        ends: frozenset[int],
+        pad: int,
+        seeds: Sequence[int],
     ) -> None:
         self.model, self.sampling, self.pad = model, sampling, pad
+        self.generators = [torch.Generator().manual_seed(seed) for _, seed in zip(prompts, seeds, strict=True)]
         self.decoder = inner_model(model).get_decoder()
         # transformers 5 renames past_key_values to cache on its way.
         parameters = inspect.signature(self.decoder.forward).parameters
@@ -95,7 +121,7 @@ class _State:
         self.nuclei: list[list[Tensor]] = [[] for _ in prompts]
         self.ended = torch.zeros(len(prompts), dtype=torch.bool, device=device_of())
 
-    def step(self, generator: torch.Generator) -> bool:
+    def step(self) -> bool:
         """Draw one token for every growing row; return whether any row is left."""
         output = self.decoder(
             input_ids=self.tokens,
@@ -107,13 +133,13 @@ class _State:
         self.cache = output[self.cache_name]
         logits_BV = response_logits(self.model, output.last_hidden_state[:, -1])
         logits_BV = (logits_BV if logits_BV.dtype == torch.float64 else logits_BV.float()) / self.sampling.temperature
-        drawn_B, logprobs_B = self._draw(logits_BV, generator)
+        drawn_B, logprobs_B = self._draw(logits_BV)
         for row, token, logprob in zip(self.rows.tolist(), drawn_B.tolist(), logprobs_B.tolist(), strict=True):
             self.responses[row].append(token)
             self.logprobs[row].append(logprob)
         return self._advance(drawn_B)
 
-    def _draw(self, logits_BV: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw(self, logits_BV: Tensor) -> tuple[Tensor, Tensor]:
         if self.sampling.top_p < 1:
             nucleus_BV = restrict_to_nucleus(logits_BV, self.sampling.top_p)
             logits_BV = logits_BV.masked_fill(~nucleus_BV, float("-inf"))
@@ -124,8 +150,10 @@ class _State:
         else:
             # The largest of logit plus Gumbel noise is a draw from the softmax (Gumbel 1954), without normalising.
             # Noise is the CPU's: a seed then means the same on every device.
-            noise_BV = torch.empty(logits_BV.shape, dtype=torch.float32).exponential_(generator=generator).log_()
-            drawn_B = (logits_BV - noise_BV.to(logits_BV.device)).argmax(-1)
+            noise_BV = torch.empty(logits_BV.shape, dtype=torch.float32)
+            for noise_V, row in zip(noise_BV, self.rows.tolist(), strict=True):
+                noise_V.exponential_(generator=self.generators[row])
+            drawn_B = (logits_BV - noise_BV.log_().to(logits_BV.device)).argmax(-1)
         return drawn_B, token_logprobs(logits_BV, drawn_B)
 
     def _advance(self, drawn_B: Tensor) -> bool:

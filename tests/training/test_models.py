@@ -74,6 +74,31 @@ def test_schedules_warm_up_then_fall_as_named(schedule: Any, middle: float, last
     assert schedule_scale(config, 110, 110) == pytest.approx(last, abs=1e-6)
 
 
+@pytest.mark.parametrize(("name", "theirs"), [
+    ("adamw", lambda p: torch.optim.AdamW(p, lr=0.05, betas=(0.9, 0.95), weight_decay=0.1)),
+    ("sgd", lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.1)),
+    ("rmsprop", lambda p: torch.optim.RMSprop(p, lr=0.05, weight_decay=0.1)),
+])  # fmt: skip
+def test_every_optimiser_steps_as_torchs_own_under_torchs_own_schedule(name: Any, theirs: Any) -> None:
+    # Warm-up of 3 steps, then half a cosine over 9 to a fiftieth, as torch's schedulers write it.
+    begin = torch.randn(5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ours, other = nn.Parameter(begin.clone()), nn.Parameter(begin.clone())
+    config = OptimiserConfig(optimiser=name, lr=0.05, weight_decay=0.1, schedule="cosine", warmup=3)
+    weights, plain = MasterWeights([([ours], 0.05)], config), theirs([other])
+    warm = torch.optim.lr_scheduler.LinearLR(plain, start_factor=1 / 3, total_iters=2)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(plain, T_max=9, eta_min=0.02 * 0.05)
+    rate = torch.optim.lr_scheduler.SequentialLR(plain, [warm, fall], milestones=[3])
+    for step in range(12):
+        for parameter in (ours, other):
+            parameter.grad = (parameter.detach() - 1.0) ** 3
+        nn.utils.clip_grad_norm_([other], config.max_grad_norm)
+        plain.step()
+        rate.step()
+        weights.step(schedule_scale(config, step, 12))
+    assert_close(ours, other, atol=1e-9, rtol=0)
+    assert not torch.allclose(ours, begin, atol=0.05)
+
+
 def test_checkpointing_computes_layers_twice_and_gives_the_same_gradients(tiny: Path) -> None:
     batch = make_batch([[5, 6, 7], [8]], [[9, 10], [11]], pad=1)
     calls, gradients = [], []
@@ -99,8 +124,7 @@ def test_checkpointing_leaves_rollouts_their_cache(tiny: Path) -> None:
         model = load_causal(str(tiny), torch.float32)
         if checkpointed:
             checkpoint_activations(model)
-        generator = torch.Generator().manual_seed(0)
-        answers.append(sample_responses(model, tokenizer, [[5, 6], [7]], Sampling(6), generator).responses())
+        answers.append(sample_responses(model, tokenizer, [[5, 6], [7]], Sampling(6), [1, 2]).responses())
     assert answers[0] == answers[1]
 
 

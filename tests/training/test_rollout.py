@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from training.config import PPOConfig
 from training.experience import score_states
 from training.models import load_causal, load_tokenizer, make_batch, output_weight, response_states
-from training.rollout import Rollout, Sampling, restrict_to_nucleus, sample_responses
+from training.rollout import Rollout, Sampling, draw_seeds, restrict_to_nucleus, sample_responses
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [20, 21]]
 
@@ -28,7 +28,8 @@ def tokenizer(tiny: Path) -> Any:
 
 def sample(causal: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int = 0, **how: Any) -> Rollout:
     sampling = Sampling(how.pop("max_new_tokens", 8), **how)
-    return sample_responses(causal, tokenizer, prompts, sampling, torch.Generator().manual_seed(seed))
+    seeds = draw_seeds(torch.Generator().manual_seed(seed), len(prompts))
+    return sample_responses(causal, tokenizer, prompts, sampling, seeds)
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.3, 0.7)])
@@ -48,6 +49,15 @@ def test_one_seed_gives_one_answer_and_another_seed_another(causal: Any, tokeniz
     assert first.responses() == again.responses()
     assert torch.equal(first.logprobs_BT, again.logprobs_BT)
     assert first.responses() != other.responses()
+
+
+def test_a_seeds_answer_does_not_depend_on_company(causal: Any, tokenizer: Any) -> None:
+    sampling, seeds = Sampling(8, top_p=0.9), [3, 1, 4, 15]
+    together = sample_responses(causal, tokenizer, PROMPTS, sampling, seeds).responses()
+    pairs = zip(PROMPTS, seeds, strict=True)
+    assert together == [
+        sample_responses(causal, tokenizer, [prompt], sampling, [seed]).responses()[0] for prompt, seed in pairs
+    ]
 
 
 def test_greedy_answers_do_not_depend_on_company_though_others_end_and_are_dropped(causal: Any, tokenizer: Any) -> None:
