@@ -6,6 +6,7 @@ from celery import Task
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
@@ -48,13 +49,14 @@ def _ask(request: ProjectRequest, task: Task, said: str, *arguments: object) -> 
         task.delay(*arguments)
     except OperationalError:
         messages.error(request, _("The queue of the workers does not answer. Nothing was changed; try again."))
-    else:
-        messages.info(request, said)
-    return _back(request)
+        return _back(request)
+    messages.info(request, said)
+    # The page looks for a push that is no older than this, which a worker begins within moments.
+    return _back(request, f"?asked={timezone.now().timestamp():.3f}")
 
 
-def _back(request: ProjectRequest) -> HttpResponse:
-    return redirect(f"/p/{request.project.slug}/policies/")
+def _back(request: ProjectRequest, query: str = "") -> HttpResponse:
+    return redirect(f"/p/{request.project.slug}/policies/{query}")
 
 
 @require_safe

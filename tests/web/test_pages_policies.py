@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -154,7 +155,7 @@ def test_the_card_is_written_from_facts(manager: Client, line: list[PolicyVersio
     assert answer["content-disposition"] == 'attachment; filename="loop-v2.md"'
     assert "- Line: loop-v2 ← loop-v1 ← loop-v0" in card
     assert "| Win rate over the parent | 0.710 | 0.610 to 0.800 |" in card
-    assert "updates = 10" in card  # the recipe as it was frozen
+    assert f"updates = {line[2].made_by.get().config['ppo']['updates']}" in card  # the recipe as it was frozen
 
 
 def test_a_version_is_taken_away_whole_with_its_card(
@@ -193,7 +194,7 @@ def test_a_push_is_asked_of_a_worker_by_managers_alone(
 ) -> None:
     path = f"policies/{line[0].pk}/push/"
     assert press(browser_of(project, Member.Role.REVIEWER), path).status_code == 403
-    assert press(manager, path)["location"] == "/p/loop/policies/"
+    assert press(manager, path)["location"].startswith("/p/loop/policies/?asked=")
     assert [call[:2] for call in asked] == [("push", str(line[0].pk))]
 
 
@@ -251,7 +252,24 @@ def test_a_push_under_way_is_watched_until_it_ends(
     part = manager.get("/p/loop/policies/", headers={"hx-request": "true"})
     assert b"<html" not in part.content
     Push.objects.filter(pk=push.pk).update(state=Push.State.LIVE)
-    assert manager.get("/p/loop/policies/", headers={"hx-request": "true"})["hx-refresh"] == "true"
+    assert manager.get("/p/loop/policies/", headers={"hx-request": "true"})["hx-redirect"] == "/p/loop/policies/"
+
+
+def test_a_page_waits_for_the_push_that_it_asked_for_until_a_worker_begins_it(
+    manager: Client, project: Project, line: list[PolicyVersion]
+) -> None:
+    old = Push.objects.create(project=project, policy=line[2], state=Push.State.LIVE)
+    Push.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(minutes=1))
+    now = timezone.now().timestamp()
+    assert "it begins within seconds" in page(manager, f"policies/?asked={now}")
+    part = manager.get(f"/p/loop/policies/?asked={now - 20}", headers={"hx-request": "true"})
+    assert b"No worker has taken it yet" in part.content
+    Push.objects.create(project=project, policy=line[1], state=Push.State.LIVE)
+    part = manager.get(f"/p/loop/policies/?asked={now}", headers={"hx-request": "true"})
+    assert part["hx-redirect"] == "/p/loop/policies/"
+    # Long after, or of nonsense, nothing is waited for.
+    for asked in (now - 600, "nonsense", "inf", "1e99"):
+        assert "every 2s" not in page(manager, f"policies/?asked={asked}")
 
 
 # The endpoint

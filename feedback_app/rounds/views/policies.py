@@ -4,11 +4,13 @@ Pages of this app and not of serving: what they tell of a version is the round, 
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile
 
 from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
@@ -27,6 +29,8 @@ from feedback_app.serving.selectors import deployment_of, family, pushes_of
 from training.records import MANIFEST
 
 PUSHES = 8
+HEARD_WITHIN = timedelta(seconds=10)
+WAITS_FOR = timedelta(minutes=2)
 ANSWERS = 12
 
 
@@ -36,19 +40,32 @@ ANSWERS = 12
 def policies(request: ProjectRequest) -> HttpResponse:
     """The tree of versions, what is live, and how the newest pushes went."""
     pushes = list(pushes_of(project=request.project)[:PUSHES])
+    asked = _asked(request)
+    awaited = asked is not None and not any(push.created_at >= asked for push in pushes)
     context = {
         "pushes": pushes,
-        "pushing": any(push.state == Push.State.RUNNING for push in pushes),
+        "pushing": awaited or any(push.state == Push.State.RUNNING for push in pushes),
+        "asked": request.GET.get("asked", "") if awaited else "",
+        "unheard": awaited and asked is not None and timezone.now() - asked > HEARD_WITHIN,
         "deployment": deployment_of(project=request.project),
     }
     if request.htmx:
         # Once it has ended, what is live may be another version: the whole page says so.
         if not context["pushing"]:
-            return HttpResponse(headers={"HX-Refresh": "true"})
+            return HttpResponse(headers={"HX-Redirect": request.path})
         return render(request, "rounds/_pushes.html", context)
     rows, width = tree_of(list(versions_with_origin(project=request.project)))
     context |= {"rows": rows, "width": width, "active": active_round(project=request.project)}
     return render(request, "rounds/policies.html", context)
+
+
+def _asked(request: ProjectRequest) -> datetime | None:
+    """Return when the push was asked for that the page waits to see; long after, it waits no more."""
+    try:
+        asked = datetime.fromtimestamp(float(request.GET.get("asked", "")), tz=UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return asked if timezone.now() - asked < WAITS_FOR else None
 
 
 def _policy(request: ProjectRequest, number: int) -> tuple[PolicyVersion, Round | None]:
