@@ -17,6 +17,7 @@ from feedback_app.projects.models import Project
 from feedback_app.rounds.curves import pace
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.selectors import rounds_of
+from feedback_app.rounds.sentences import say_sentence
 
 State = RoundStep.State
 
@@ -75,9 +76,9 @@ def _report(step: RoundStep, now: datetime, parts: int) -> StepReport:
     seconds = None
     if step.started_at is not None and step.state != State.PENDING:
         seconds = ((step.finished_at or now) - step.started_at).total_seconds()
-    notes = [str(note) for note in step.metrics.get("notes", [])]
+    notes = [_(note) for note in step.metrics.get("notes", [])]
     if step.metrics.get("skipped"):
-        notes.append(_("skipped: %(why)s") % {"why": step.metrics["skipped"]})
+        notes.append(_("skipped: %(why)s") % {"why": _(step.metrics["skipped"])})
     if step.state == State.DONE:
         return StepReport(step=step, share=1.0, seconds=seconds, notes=notes)
     done, total = _counted(step.progress, parts)
@@ -273,7 +274,7 @@ GATE_NAMES = {
 def gate_rows(held: Round) -> list[dict[str, Any]]:
     """Return the gate's checks as the page lists them."""
     return [
-        {"name": GATE_NAMES.get(check["name"], check["name"]), "passed": check["passed"], "said": check["said"]}
+        {"name": GATE_NAMES.get(check["name"], check["name"]), "passed": check["passed"], "said": say_sentence(check)}
         for check in held.gate.get("checks", [])
     ]
 

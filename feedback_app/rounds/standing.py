@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from feedback_app.rounds.models import Round, RoundStep
-from feedback_app.rounds.reports import running_step
+from feedback_app.rounds.reports import gate_rows, running_step
 from feedback_app.rounds.selectors import usable_judgments
 
 State = Round.State
@@ -99,7 +99,9 @@ def _succeeded(held: Round, now: datetime) -> Standing:
 
 
 def _rejected(held: Round, now: datetime) -> Standing:
-    text = _("Not gone live: %(why)s. The old policy goes on answering.") % {"why": held.error.rstrip(".")}
+    broken = "; ".join(f"{row['name']}: {row['said']}" for row in gate_rows(held) if not row["passed"])
+    why = broken or (_(held.error) if held.error else "")
+    text = _("Not gone live: %(why)s. The old policy goes on answering.") % {"why": why.rstrip(".")}
     return Standing(text, "danger", ("again", "start"))
 
 

@@ -9,6 +9,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
@@ -31,7 +32,8 @@ class RoundRefused(ValueError):
 def start_round(*, project: Project, created_by: User | None = None, simulated: bool = False) -> Round:
     """Queue a round by the project's recipe; simulated takes simulated judgments in as well.
 
-    A project that has no others is rehearsing: its round learns from simulated judgments alone, and says so. A recipe that names a smallest number of judgments lets the round wait for them.
+    A project that has no others is rehearsing: its round learns from simulated judgments alone, and says so. A recipe
+    that names a smallest number of judgments lets the round wait for them.
 
     Raises:
         RoundRefused: one is active already, there is nothing to learn from, or the disk is too full.
@@ -196,5 +198,5 @@ def reject_round(*, round_id: UUID, rejected_by: User | None, reason: str = "") 
     """End a round that waits for a person without going live."""
     return _change(
         round_id, {State.WAITING_FOR_APPROVAL}, rejected_by, "reject",
-        state=State.REJECTED, error=reason or "rejected by a person", finished_at=timezone.now(),
+        state=State.REJECTED, error=reason or gettext_noop("rejected by a person"), finished_at=timezone.now(),
     )  # fmt: skip

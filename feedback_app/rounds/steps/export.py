@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_noop as _
 
 from feedback_app.annotation.models import Prompt
 from feedback_app.datasets.models import DatasetVersion
@@ -46,7 +47,9 @@ def export(run: StepRun) -> dict[str, Any]:
     reward, judge = _deal(train, recipe.judge_share, notes)
     held_out = rows.get("validation", [])
     if not held_out:
-        notes.append("no judged prompt has fallen on the validation side yet: accuracy on held-out pairs is not known")
+        notes.append(
+            _("no judged prompt has fallen on the validation side yet: accuracy on held-out pairs is not known")
+        )
     _write(directory / "reward.jsonl", reward)
     _write(directory / "judge.jsonl", judge)
     _write(directory / "held_out.jsonl", held_out)
@@ -89,7 +92,10 @@ def _deal(train: Sequence[Row], judge_share: float, notes: list[str]) -> tuple[l
     few = min(len({row["prompt_id"] for row in side}) for side in (judge, reward))
     if few < FEWEST_JUDGE_PROMPTS:
         notes.append(
-            "too few prompts for a judge of its own: the win rate is by the reward model that PPO was trained against"
+            _(
+                "too few prompts for a judge of its own: the win rate is by the reward model that PPO was trained"
+                " against"
+            )
         )
         return list(train), []
     return reward, judge
@@ -114,9 +120,7 @@ def _prompts(held: Round, directory: Path, notes: list[str]) -> dict[str, int]:
     if not train:
         raise StepFailed("the project has no active prompts on the train side for PPO to learn on")
     if len(other) < FEWEST_JUDGE_PROMPTS:
-        notes.append(
-            f"only {len(other)} prompts are on the validation side: evaluated on some of the train side as well"
-        )
+        notes.append(_("too few prompts are on the validation side: evaluated on some of the train side as well"))
         other = [*other, *train[: 4 * FEWEST_JUDGE_PROMPTS]]
     _write(directory / "prompts.jsonl", train)
     _write(directory / "eval_prompts.jsonl", other)

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from django.utils.translation import gettext_noop
+
 from feedback_app.rounds.leases import kept
 from feedback_app.rounds.models import RoundStep
 from feedback_app.rounds.steps.inputs import made_by, metrics_of, origin_of, recipe_of, reference_of, start_of
@@ -48,7 +50,7 @@ def sft(run: StepRun) -> dict[str, Any]:
     """Learn from what annotators wrote; with no rewrites there is nothing to do."""
     recipe = recipe_of(run.held)
     if not metrics_of(run.held, RoundStep.Name.EXPORT).get("rewrites"):
-        return {"skipped": "no rewrites"}
+        return {"skipped": gettext_noop("no rewrites")}
     files = made_by(run.held, RoundStep.Name.EXPORT)
     _, metrics = train_part(
         run, "sft", "sft", {**recipe.sft, "model": origin_of(run.held), "train": str(files / "sft.jsonl")}

@@ -1,0 +1,48 @@
+"""What a worker found is read in the reader's language, long after the worker said it in English."""
+
+import json
+
+from django.utils import translation
+
+from feedback_app.rounds.models import Round
+from feedback_app.rounds.recipes import Gate
+from feedback_app.rounds.reports import gate_rows
+from feedback_app.rounds.sentences import say_sentence
+from feedback_app.rounds.standing import standing_of
+from feedback_app.rounds.steps.gate import judge_evaluation
+
+MEASURED = {
+    "win_rate/parent": 0.4, "win_rate/parent_low": 0.32, "win_rate/parent_high": 0.48, "response/length": 40.0,
+    "response/length_parent": 50.0, "perplexity/policy": 22.0, "perplexity/base": 20.0,
+}  # fmt: skip
+
+
+def rejected() -> Round:
+    """A round as the database gives it back; the KL was not measured, and 48 % do not reach 50 %."""
+    checks = json.loads(json.dumps(judge_evaluation(MEASURED, Gate())))
+    error = "; ".join(f"{check['name']}: {check['said']}" for check in checks if not check["passed"])
+    return Round(state=Round.State.REJECTED, error=error, gate={"checks": checks})
+
+
+def test_a_gates_reasons_are_read_in_the_readers_language() -> None:
+    english = {row["said"] for row in gate_rows(rejected())}
+    assert english == {check["said"] for check in rejected().gate["checks"]}
+    with translation.override("zh-hans"):
+        said = [row["said"] for row in gate_rows(rejected())]
+    assert said[0] == "40%（95 % 区间 32% 至 48%）；区间上限须达到 50%"
+    assert said[1] == "未测量：kl/parent"
+
+
+def test_a_rejected_round_says_why_in_the_readers_language() -> None:
+    with translation.override("zh-hans"):
+        text = standing_of(rejected()).text
+        by_a_person = standing_of(Round(state=Round.State.REJECTED, error="rejected by a person")).text
+        own_words = standing_of(Round(state=Round.State.REJECTED, error="Too wordy.")).text
+    assert "未测量：kl/parent" in text
+    assert "interval" not in text
+    assert "被人拒绝" in by_a_person
+    assert "Too wordy" in own_words
+
+
+def test_a_sentence_kept_before_its_parts_were_is_said_as_it_was() -> None:
+    assert say_sentence({"name": "KL", "said": "50% of it"}) == "50% of it"
