@@ -39,9 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(chromium: str) -> Iterator[Browser]:
-    """One Chromium for the session; each page has a context of its own."""
+    """One Chromium for these tests; each page has a context of its own.
+
+    Not for the session: while Playwright's event loop stands in this thread, no other test may run one.
+    """
     # Playwright's own event loop runs in this thread, so Django would take every query of a test for an async one.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"

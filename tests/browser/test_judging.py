@@ -277,6 +277,7 @@ def test_time_away_is_no_time_on_the_task_and_an_ended_reservation_is_said(open_
     press(page, "Digit1")
     page.clock.fast_forward(3600_000)  # an hour away: a minute after the last key, the clock stands
     expect(page.locator("#clock")).to_have_text("1:00")
+    page.wait_for_load_state("networkidle")  # a heartbeat that is under way would extend what is ended here
     Assignment.objects.update(expires_at=timezone.now())
     assert expire_reservations() == 1
     press(page, "Slash")

@@ -110,7 +110,7 @@ def test_an_archived_task_is_given_to_nobody_until_it_is_restored() -> None:
 def test_tasks_addressed_to_one_annotator_go_to_nobody_else() -> None:
     project = make_project()
     ann, bob = make_user(project), make_user(project)
-    [task] = make_tasks(project, 1, addressed_to=ann, kind=Task.Kind.REPEAT)
+    [task] = make_tasks(project, 1, addressed_to=ann)
     assert next_task(project=project, annotator=bob) is None
     make_judgment(task, ann)
 
