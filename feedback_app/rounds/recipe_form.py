@@ -40,7 +40,7 @@ FIRST = {
     "evaluate": ("max_prompts", "response_length"),
 }  # fmt: skip
 # Of the machine, or no use without what only an operator sets.
-NOT_HERE = {"parents", "threads", "ptx_coef", "ptx_batch"}
+NOT_HERE = {"parents", "threads", "ptx_coef", "ptx_batch", "attributes"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def label(self) -> str:
-        return str(LABELS.get(self.key) or LABELS[self.name])
+        return str(LABELS.get(self.key) or LABELS.get(self.name) or self.name.replace("_", " "))
 
 
 def _settings() -> list[Setting]:
