@@ -148,6 +148,10 @@ class RewardConfig(OptimiserConfig):
     use_weight: bool = True
     label_smoothing: float = 0.0
     centre_coef: float = 0.01
+    attributes: tuple[str, ...] = ()  # of a file of ratings, each "name=weight"; none: every attribute counts alike
+    ensemble: int = 0  # members, trained first and kept as model-0, ...: their spread is each pair's strength
+    flip_share: float = 0.0  # of the pairs, the weakest: turned round where the members contradict them
+    adaptive_margin: bool = False  # the members' mean difference is each pair's margin
     evaluations: int = 4  # an epoch; the best by validation loss is what is kept
     patience: int = 4  # evaluations without a better one, then stop
     checkpoint_every: int = 25
@@ -161,6 +165,28 @@ class RewardConfig(OptimiserConfig):
         self.check(0 < self.validation_share < 1, "validation_share", "between 0 and 1")
         self.check(0 <= self.label_smoothing < 0.5, "label_smoothing", "from 0 to below 0.5")
         self.check(self.centre_coef >= 0, "centre_coef", "0 or more")
+        self.check(self.ensemble == 0 or self.ensemble >= 2, "ensemble", "0, or 2 or more")
+        self.check(0 <= self.flip_share < 1, "flip_share", "from 0 to below 1")
+        self.check(self.ensemble > 0 or not self.amends, "ensemble", "2 or more, for strengths are asked for")
+        self.check(not (self.adaptive_margin and self.use_margin), "use_margin", "false, for adaptive_margin is true")
+        self.check(len(self.attribute_weights) == len(self.attributes), "attributes", 'each "name=weight", once')
+
+    @property
+    def amends(self) -> bool:
+        """Say whether the ensemble's strengths change what the model learns from."""
+        return self.flip_share > 0 or self.adaptive_margin
+
+    @property
+    def attribute_weights(self) -> dict[str, float]:
+        """Return the weight of each attribute that is named; what cannot be read is left out."""
+        weights = {}
+        for entry in self.attributes:
+            name, _, text = entry.partition("=")
+            try:
+                weights[name.strip()] = float(text)
+            except ValueError:
+                continue
+        return weights
 
 
 @dataclass(frozen=True, kw_only=True)

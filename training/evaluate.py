@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.accuracy import accuracy_metrics, longer_wins
 from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
 from training.config import ConfigError, EvaluateConfig, is_directory_reward
 from training.divergence import sequence_kl
@@ -30,7 +31,6 @@ from training.models import (
     response_states,
 )
 from training.records import DataError, PreferenceRow, PromptRow, read_preferences, read_prompts
-from training.reward import accuracy_metrics, longer_wins
 from training.rewards import Reward, load_reward
 from training.rollout import Sampling, draw_seeds, sample_responses
 from training.statistics import mean_interval

@@ -374,14 +374,17 @@ def schedule_scale(config: OptimiserConfig, step: int, steps: int) -> float:
     return 1.0
 
 
-def save_model(model: Any, tokenizer: Any, output: Path) -> None:
-    """Write model/ (adapters merged into a copy's weights, safetensors only) and, with adapters, adapter/ beside it."""
+def save_model(model: Any, tokenizer: Any, output: Path, name: str = "model") -> None:
+    """Write output/name (adapters merged into a copy's weights, safetensors only).
+
+    Adapters stand beside it: adapter/ beside model/, adapter-0/ beside model-0/.
+    """
     if hasattr(model, "peft_config"):
         for adapter in model.peft_config.values():
             # A set, written in an order that Python shuffles anew in every process: one run must give one file.
             adapter.target_modules = sorted(adapter.target_modules)
-        model.save_pretrained(output / "adapter")
+        model.save_pretrained(output / name.replace("model", "adapter"))
         model = copy.deepcopy(model).merge_and_unload()
-    target = output / "model"
+    target = output / name
     model.save_pretrained(target, safe_serialization=True)
     tokenizer.save_pretrained(target)

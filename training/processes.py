@@ -32,6 +32,7 @@ def joined() -> Iterator[None]:
     distributed.init_process_group(backend, rank=number, world_size=everyone)
     try:
         yield
+        distributed.barrier()  # nobody hangs up while another still listens
     finally:
         distributed.destroy_process_group()
 

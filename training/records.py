@@ -170,7 +170,7 @@ def _ranking(row: dict[str, Any], where: str) -> RankingRow:
         prompt=prompt,
         responses=[parse_messages(each, f"{where}: responses[{i}]", "assistant") for i, each in enumerate(given)],
         ranks=list(ranks),
-        weight=_number(row.get("weight", 1.0), f"{where}: weight", minimum=0.0),
+        weight=read_number(row.get("weight", 1.0), f"{where}: weight", minimum=0.0),
         id=str(row.get("id", "")),
         prompt_id=str(row.get("prompt_id") or json.dumps(prompt, sort_keys=True)),
     )
@@ -191,8 +191,8 @@ def _preference(row: dict[str, Any], where: str) -> PreferenceRow:
         prompt=prompt,
         chosen=chosen,
         rejected=rejected,
-        margin=None if margin is None else _number(margin, f"{where}: margin"),
-        weight=_number(row.get("weight", 1.0), f"{where}: weight", minimum=0.0),
+        margin=None if margin is None else read_number(margin, f"{where}: margin"),
+        weight=read_number(row.get("weight", 1.0), f"{where}: weight", minimum=0.0),
         id=str(row.get("id", "")),
         prompt_id=str(row.get("prompt_id") or json.dumps(prompt, sort_keys=True)),
     )
@@ -205,7 +205,8 @@ def _shared_turns(chosen: Messages, rejected: Messages) -> int:
     return shared
 
 
-def _number(value: object, where: str, minimum: float = float("-inf")) -> float:
+def read_number(value: object, where: str, minimum: float = float("-inf")) -> float:
+    """Return a finite number of at least `minimum`; raises DataError naming where it was looked for."""
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)

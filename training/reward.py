@@ -1,14 +1,19 @@
 """A reward model from preference rows: a language model whose last token's state becomes one number."""
 
+import json
+import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training import processes
-from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
-from training.comparisons import Comparison, as_pairs, split_by_prompt, tokenize
+from training.accuracy import accuracy_metrics, by_strength, longer_wins
+from training.checkpoint import OutputDirectory, Stopped, StopRequests, prepare_process, stop_requests
+from training.comparisons import Comparison, Judged, as_pairs, split_by_prompt, tokenize
 from training.config import RewardConfig
 from training.models import (
     MasterWeights,
@@ -21,20 +26,20 @@ from training.models import (
     save_model,
     schedule_scale,
 )
-from training.ranking import expected_calibration_error, listwise_loss, pairwise_loss
-from training.records import DataError, PreferenceRow, read_judged
+from training.ranking import listwise_loss, pairwise_loss
+from training.ratings import is_ratings, read_ratings
+from training.records import DataError, read_judged
 from training.rewards import score_tokens
-from training.statistics import mean_interval
-
-# Margins of the export are from 0 to 1; Llama 2's large ones (1 for a slight preference, 3 for a strong one) are these.
-MARGIN_SCALE = 3.0
+from training.strength import MARGIN_SCALE, Strengths, amend, measure
+from training.strength import lines as strength_lines
 
 
 class RewardTraining:
     """The state of a run: the model, its optimiser, and the best weights so far by validation loss."""
 
-    def __init__(self, config: RewardConfig) -> None:
+    def __init__(self, config: RewardConfig, strengths: Strengths | None = None) -> None:
         self.config = config
+        torch.manual_seed(config.seed % 2**63)  # of an ensemble each member has its own
         self.tokenizer = load_tokenizer(config.model)
         self.model = load_scorer(config.model, resolve_dtype(config.dtype))
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
@@ -46,12 +51,14 @@ class RewardTraining:
         if config.lora_rank:
             self.model = add_lora(self.model, config)
         self.optimiser = MasterWeights([(list(self.model.parameters()), config.lr)], config)
-        rows = read_judged(config.train)
+        rows = _read(config.train, config)
         if config.validation:
-            train, held = rows, read_judged(config.validation)
+            train, held = rows, _read(config.validation, config)
         else:
             train, held = split_by_prompt(rows, config.validation_share)
         self.train = tokenize(self.tokenizer, train, config.max_length)
+        if strengths is not None:
+            self.train = amend(self.train, strengths, config)
         self.held_rows = as_pairs(held)
         if not self.held_rows:
             raise DataError(
@@ -114,13 +121,17 @@ class RewardTraining:
             loss = loss + config.centre_coef * (sums_B**2).sum() / len(whole)
         return loss
 
+    @property
+    def _margins(self) -> bool:
+        return self.config.use_margin or self.config.adaptive_margin
+
     def _weight(self, comparison: Comparison) -> float:
         return comparison.weight if self.config.use_weight else 1.0
 
     def _loss_of(self, comparison: Comparison, scores_K: Tensor) -> Tensor:
         if not comparison.is_pair:
             return listwise_loss(scores_K, torch.tensor(comparison.ranks, device=scores_K.device))
-        margin = scores_K.new_tensor(MARGIN_SCALE * (comparison.margin or 0.0)) if self.config.use_margin else None
+        margin = scores_K.new_tensor(MARGIN_SCALE * (comparison.margin or 0.0)) if self._margins else None
         return pairwise_loss(scores_K[0], scores_K[1], margin, self.config.label_smoothing)
 
     def step(self, step: int) -> dict[str, float]:
@@ -148,16 +159,29 @@ class RewardTraining:
         }  # fmt: skip
 
     @torch.no_grad()
-    def held_scores(self) -> tuple[Tensor, Tensor]:
-        """Return (chosen, rejected) scores of the validation pairs, in their order."""
+    def pair_scores(self, pairs: Sequence[Comparison]) -> tuple[Tensor, Tensor]:
+        """Return (chosen, rejected) scores of pairs, in their order."""
         dtype = torch.promote_types(resolve_dtype(self.config.dtype), torch.float32)
-        chosen_N, rejected_N = torch.zeros(2, len(self.held), dtype=dtype)
-        order = sorted(range(len(self.held)), key=lambda i: self.held[i].length)
+        chosen_N, rejected_N = torch.zeros(2, len(pairs), dtype=dtype)
+        order = sorted(range(len(pairs)), key=lambda i: pairs[i].length)
         for start in processes.share(range(0, len(order), self.config.batch)):
             rows = order[start : start + self.config.batch]
-            scores_B2 = torch.stack(self.scores([self.held[i] for i in rows])).cpu()
+            scores_B2 = torch.stack(self.scores([pairs[i] for i in rows])).cpu()
             chosen_N[rows], rejected_N[rows] = scores_B2[:, 0], scores_B2[:, 1]
         return processes.sum_tensor(chosen_N), processes.sum_tensor(rejected_N)
+
+    def held_scores(self) -> tuple[Tensor, Tensor]:
+        """Return (chosen, rejected) scores of the validation pairs, in their order."""
+        return self.pair_scores(self.held)
+
+    def differences(self) -> list[float]:
+        """Return by how much each training pair's chosen answer scores higher; of a ranking NaN."""
+        places = [place for place, each in enumerate(self.train) if each.is_pair]
+        chosen_N, rejected_N = self.pair_scores([self.train[place] for place in places])
+        table = [math.nan] * len(self.train)
+        for place, difference in zip(places, (chosen_N - rejected_N).tolist(), strict=True):
+            table[place] = difference
+        return table
 
     def validate(self, step: int) -> dict[str, float]:
         """Score the validation pairs; remember the weights where they are the best so far."""
@@ -203,38 +227,78 @@ def _was_scorer(path: str) -> bool:
     return any(name.endswith("SequenceClassification") for name in architectures)
 
 
+@dataclass(frozen=True)
+class Done:
+    """What the members of an ensemble that are trained have left: their pairs' differences, their validation losses."""
+
+    differences: list[list[float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+def _train(
+    training: RewardTraining, output: OutputDirectory, stop: StopRequests, done: Done, state: dict[str, Any] | None
+) -> None:
+    """Train one model to its end, from a stored state where there is one, and put its best weights back."""
+    config, first = training.config, 0
+    if state is not None:
+        first = state["step"]
+        training.load(state)
+    before = training.steps * len(done.losses)
+    updates = training.steps * (config.ensemble + (1 if config.amends or not config.ensemble else 0))
+    every = max(1, training.steps_per_epoch // config.evaluations)
+    for step in range(first, training.steps):
+        if training.worse >= config.patience:
+            break
+        line: dict[str, Any] = {"update": before + step + 1, "updates": updates, **training.step(step)}
+        last = step + 1 == training.steps
+        if (step + 1) % every == 0 or last:
+            line |= training.validate(step + 1)
+        output.log(line)
+        stopping = stop.heeded
+        if stopping or (not last and (step + 1) % config.checkpoint_every == 0):
+            kept = {"done": asdict(done), "training": {"step": step + 1, **training.state()}}
+            output.save_checkpoint(before + step + 1, kept)
+        if stopping and before + step + 1 < updates:
+            raise Stopped
+    training.restore_best()
+
+
 def run(config: RewardConfig, output: OutputDirectory) -> None:
-    """Train a reward model and keep the best by validation loss.
+    """Train a reward model, after its ensemble where it has one, and keep the best by validation loss.
 
     Raises:
         ConfigError, DataError: something named in the config cannot be used.
         Stopped: a signal came; the checkpoint is written.
     """
     prepare_process(config)
-    training = RewardTraining(config)
-    first = 0
-    if (found := output.load_checkpoint()) is not None:
-        first, state = found
-        training.load(state)
-    every = max(1, training.steps_per_epoch // config.evaluations)
+    done = Done()
+    found = output.load_checkpoint()
+    if found is not None:
+        done = Done(**found[1]["done"])
     with stop_requests() as stop:
-        for step in range(first, training.steps):
-            if training.worse >= config.patience:
-                break
-            line: dict[str, Any] = {"update": step + 1, "updates": training.steps, **training.step(step)}
-            last = step + 1 == training.steps
-            if (step + 1) % every == 0 or last:
-                line |= training.validate(step + 1)
-            output.log(line)
-            stopping = stop.heeded
-            if stopping or (not last and (step + 1) % config.checkpoint_every == 0):
-                output.save_checkpoint(step + 1, training.state())
-            if stopping and not last:
-                raise Stopped
-    training.restore_best()
+        while len(done.losses) < config.ensemble:
+            member = len(done.losses)
+            training = RewardTraining(replace(config, seed=config.seed + 1 + member))
+            _train(training, output, stop, done, None if found is None else found[1]["training"])
+            done = Done([*done.differences, training.differences()], [*done.losses, training.best_loss])
+            name = f"model-{member}"
+            processes.first_does(partial(save_model, training.model, training.tokenizer, output.path, name))
+            updates = training.steps * len(done.losses)
+            del training  # one model in memory at a time
+            found = None
+            output.save_checkpoint(updates, {"done": asdict(done), "training": None})
+        strengths = measure(done.differences) if config.ensemble else None
+        if config.ensemble and not config.amends:
+            best = output.path / f"model-{done.losses.index(min(done.losses))}"
+            training = RewardTraining(replace(config, model=str(best), lora_rank=0))
+        else:
+            training = RewardTraining(config, strengths)
+            _train(training, output, stop, done, None if found is None else found[1]["training"])
     if processes.is_first():
         save_model(training.model, training.tokenizer, output.path)
     metrics = report(training)
+    if strengths is not None:
+        metrics |= _report_strengths(training, strengths, done, output)
     output.finish(
         metrics, data=[config.train, *filter(None, [config.validation])], parents=[config.model, *config.parents]
     )
@@ -247,7 +311,7 @@ def report(training: RewardTraining) -> dict[str, Any]:
     metrics: dict[str, Any] = accuracy_metrics(chosen_N, rejected_N, groups)
     longer = [longer_wins(row) for row in training.held_rows]
     metrics["reward/length_rule"] = sum(longer) / len(longer)
-    metrics["reward/by_strength"] = _by_strength(training.held, chosen_N, rejected_N)
+    metrics["reward/by_strength"] = by_strength(training.held, chosen_N, rejected_N)
     both = torch.cat([chosen_N, rejected_N])
     return metrics | {
         "loss/validation": float(pairwise_loss(chosen_N, rejected_N).mean()),
@@ -262,35 +326,21 @@ def report(training: RewardTraining) -> dict[str, Any]:
     }
 
 
-def accuracy_metrics(
-    chosen_N: Tensor, rejected_N: Tensor, groups: Sequence[str], draws: int = 1000
-) -> dict[str, float]:
-    """Return accuracy with its interval over prompts, and calibration; equal scores count half."""
-    right_N = _right(chosen_N, rejected_N)
-    mean, low, high = mean_interval(right_N.tolist(), groups, draws=draws)
-    probabilities_N = torch.sigmoid((chosen_N - rejected_N).abs())
+def _report_strengths(
+    training: RewardTraining, strengths: Strengths, done: Done, output: OutputDirectory
+) -> dict[str, Any]:
+    """Write strength.jsonl, the weakest pair first; return what the ensemble says of the training pairs."""
+    rows = strength_lines(training.train, strengths, training.config)
+    if processes.is_first():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (output.path / "strength.jsonl").write_text(text, encoding="utf-8")
     return {
-        "reward/accuracy": mean,
-        "reward/accuracy_low": low,
-        "reward/accuracy_high": high,
-        "reward/ece": expected_calibration_error(probabilities_N, right_N),
+        "ensemble/validation_losses": done.losses,
+        "ensemble/best_member": done.losses.index(min(done.losses)),
+        "ensemble/contradicted": sum(row["strength"] < 0 for row in rows) / len(rows) if rows else 0.0,
+        "n/flipped": sum(row["flipped"] for row in rows),
     }
 
 
-def _right(chosen_N: Tensor, rejected_N: Tensor) -> Tensor:
-    """Return 1 where the chosen answer has the higher score, 0.5 where both have the same."""
-    return (chosen_N > rejected_N).double() + 0.5 * (chosen_N == rejected_N).double()
-
-
-def longer_wins(row: PreferenceRow) -> float:
-    """Return 1 where the chosen answer is the longer one in characters, 0 where it is the shorter, 0.5 where equal."""
-    chosen, rejected = (sum(len(m["content"]) for m in side) for side in (row.chosen, row.rejected))
-    return 0.5 if chosen == rejected else float(chosen > rejected)
-
-
-def _by_strength(pairs: Sequence[Comparison], chosen_N: Tensor, rejected_N: Tensor) -> dict[str, dict[str, float]]:
-    table: dict[str, list[float]] = {}
-    for pair, right in zip(pairs, _right(chosen_N, rejected_N).tolist(), strict=True):
-        name = "unknown" if pair.margin is None else f"{pair.margin:.2f}"
-        table.setdefault(name, []).append(right)
-    return {name: {"accuracy": sum(rows) / len(rows), "n": len(rows)} for name, rows in sorted(table.items())}
+def _read(path: str, config: RewardConfig) -> list[Judged]:
+    return read_ratings(path, config.attribute_weights) if is_ratings(path) else read_judged(path)

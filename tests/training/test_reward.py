@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from training.accuracy import accuracy_metrics, longer_wins
 from training.comparisons import split_by_prompt
 from training.config import RewardConfig
 from training.ranking import listwise_loss, pairwise_loss
 from training.records import DataError, PreferenceRow, read_judged
-from training.reward import RewardTraining, accuracy_metrics, longer_wins
+from training.reward import RewardTraining
 from training.statistics import mean_interval
 
 PAIR = {"prompt": "hi", "chosen": "aa", "rejected": "xyz"}
