@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -88,7 +88,9 @@ class Peers:
         loaded: Any = [AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16) for _ in range(2)]
         self.padded_model, self.paged_model = (each.eval() for each in loaded)
         self.prompts = [
-            self.tokenizer.apply_chat_template(messages_of(subject), add_generation_prompt=True)["input_ids"]
+            cast("Any", self.tokenizer.apply_chat_template(messages_of(subject), add_generation_prompt=True))[
+                "input_ids"
+            ]
             for subject in SUBJECTS
         ]
 
