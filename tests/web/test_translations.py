@@ -124,6 +124,18 @@ def translated_at_import(tree: ast.Module) -> Iterator[int]:
         waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, later)]
 
 
+def test_no_sentence_stands_inside_an_f_string_where_gettext_does_not_find_it() -> None:
+    hidden = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sorted((ROOT / "feedback_app").rglob("*.py"))
+        for text in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(text, ast.JoinedStr)
+        for node in ast.walk(text)
+        if isinstance(node, ast.Call) and message_of(node)
+    ]
+    assert not hidden, f"xgettext reads no f-strings: {hidden}"
+
+
 def test_what_is_said_at_import_waits_for_its_reader() -> None:
     example = ast.parse("from django.utils.translation import gettext as _\nWORDS = _('a')\ndef f(): return _('b')")
     assert list(translated_at_import(example)) == [2]
