@@ -25,6 +25,8 @@ def parse_conversation(prompt: object) -> list[dict[str, str]]:
     Raises:
         ConversationError: names the message that cannot be used.
     """
+    if isinstance(prompt, str) and storable(prompt):
+        return [{"role": "user", "content": prompt}]
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes) or not prompt:
@@ -82,17 +84,29 @@ def hash_root(conversation: Conversation) -> str:
     is what makes two conversations one. A plain text equals a list of that one message.
     """
     if isinstance(conversation, str):
-        root = conversation
-    else:
-        roots = [message for message in conversation if message["role"] != "system"] or list(conversation)
-        root = str(roots[0]["content"])
-    return hashlib.sha256(normalise(root).encode()).hexdigest()
+        return _sha256(normalise(conversation))
+    return hash_both(conversation)[0]
 
 
 def hash_conversation(messages: Sequence[Message]) -> str:
     """Return the SHA-256 (hex) of the whole conversation, normalised: what makes it the same prompt."""
-    turns = [[message["role"], normalise(str(message["content"]))] for message in messages]
-    return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()
+    return hash_both(messages)[1]
+
+
+def hash_both(messages: Sequence[Message]) -> tuple[str, str]:
+    """Return hash_root and hash_conversation of at least one message, each text normalised once."""
+    turns = [(str(message["role"]), normalise(str(message["content"]))) for message in messages]
+    root = next((content for role, content in turns if role != "system"), turns[0][1])
+    # The JSON of a list of pairs, as json.dumps writes it: an encoder's call takes longer than the rest.
+    whole = ", ".join(f"[{_text(role)}, {_text(content)}]" for role, content in turns)
+    return _sha256(root), _sha256(f"[{whole}]")
+
+
+_text = json.encoder.encode_basestring
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def split_of(root_sha256: str) -> Split:

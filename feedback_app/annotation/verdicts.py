@@ -18,6 +18,7 @@ FIELDS = ("ranking", "all_bad", "strength", "ratings", "flags", "rewrites", "rat
 LONGEST_TEXT = 100_000
 # A week; a page that claims more has lost its clock.
 LONGEST_LEAD_TIME = 7 * 86400.0
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def read_protocol(spec: str) -> Protocol:
 
 def hash_body(data: object) -> str:
     """Return the SHA-256 (hex) of a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_canonical(data).encode()).hexdigest()
 
 
 def parse_verdict(data: object, *, protocol: Protocol, responses: Sequence[str]) -> Verdict:
@@ -93,13 +94,16 @@ class _Reader:
         if self.protocol.ranking == "off":
             raise _Refused(_("this protocol asks for no ranking"))
         ranks: list[int | None] = [None] * len(self.responses)
-        for rank, tier in enumerate(_list(value, _("a list of tiers, each a list of response ids, is needed"))):
-            members = _list(tier, _("each tier is a list of response ids"))
-            if not members:
+        if not isinstance(value, list):
+            raise _Refused(_("a list of tiers, each a list of response ids, is needed"))
+        for rank, tier in enumerate(value):
+            if not isinstance(tier, list):
+                raise _Refused(_("each tier is a list of response ids"))
+            if not tier:
                 raise _Refused(_("a tier is empty"))
-            if len(members) > 1 and not self.protocol.ties:
+            if len(tier) > 1 and not self.protocol.ties:
                 raise _Refused(_("this protocol allows no ties"))
-            for response in members:
+            for response in tier:
                 place = self._place(response)
                 if ranks[place] is not None:
                     raise _Refused(_("%(id)s stands in it twice") % {"id": response})
@@ -153,12 +157,13 @@ class _Reader:
         known = [flag.name for flag in self.protocol.flags]
         flags: dict[str, list[str]] = {}
         for response, names in self._by_response(value).items():
-            chosen = _list(names, _("a list of flags is needed for each response"))
-            for name in chosen:
+            if not isinstance(names, list):
+                raise _Refused(_("a list of flags is needed for each response"))
+            for name in names:
                 if name not in known:
                     raise _Refused(_("no such flag: %(name)s") % {"name": str(name)[:80]})
-            if chosen:
-                flags[response] = [name for name in known if name in chosen]
+            if names:
+                flags[response] = [name for name in known if name in names]
         return flags
 
     def read_rewrites(self, value: object) -> dict[str, str]:
@@ -213,24 +218,18 @@ def _read_scores(response: str, scores: object, known: Mapping[str, Attribute]) 
     for key in scores:
         if key not in known:
             raise _Refused(_("no such attribute: %(key)s") % {"key": str(key)[:80]})
-    name = _("%(key)s of %(id)s")
     return {
-        key: _whole_number(score, known[key].minimum, known[key].maximum, name % {"key": key, "id": response})
+        key: _whole_number(score, known[key].minimum, known[key].maximum, (key, response))
         for key, score in scores.items()
         if score is not None
     }
 
 
-def _whole_number(value: object, minimum: int, maximum: int, name: str = "") -> int:
+def _whole_number(value: object, minimum: int, maximum: int, of: tuple[str, str] | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
         reason = _("a whole number from %(least)d to %(most)d is needed") % {"least": minimum, "most": maximum}
-        raise _Refused(f"{name}: {reason}" if name else reason)
-    return value
-
-
-def _list(value: object, reason: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise _Refused(reason)
+        where = _("%(key)s of %(id)s") % {"key": of[0], "id": of[1]} if of else ""
+        raise _Refused(f"{where}: {reason}" if of else reason)
     return value
 
 

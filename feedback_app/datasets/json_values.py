@@ -11,7 +11,7 @@ DEEPEST = 200
 def parse_json(text: str) -> Any:
     """Read one JSON value; raises ValueError with a reason for people, for a hostile one too."""
     try:
-        value = json.loads(text, parse_constant=refuse_constant)
+        value = _decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if text.count("[") + text.count("{") > DEEPEST:
@@ -36,3 +36,6 @@ def _inside(item: dict[str, Any] | list[Any]) -> Iterable[Any]:
 def refuse_constant(name: str) -> NoReturn:
     """Refuse NaN and the infinities, which Python writes and reads and JSON does not know."""
     raise ValueError(f"{name} is no JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=refuse_constant).decode

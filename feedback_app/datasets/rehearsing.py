@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from feedback_app.annotation.models import Prompt
-from feedback_app.datasets.loading import Loaded, Loader, Place, username_of
+from feedback_app.datasets.loading import Loader, username_of
+from feedback_app.datasets.places import Loaded, Place
 from feedback_app.datasets.rows import Row
 from feedback_app.projects.models import Project
 
@@ -42,7 +43,7 @@ class Rehearsal(Loader):
             held = self._contents.get(_short(identity))
             if held is not None:
                 # What is remembered is a hash: content that has it stands for it, and any other equals nothing.
-                place = places.setdefault(identity, Place(task_id="", stored=True, response_ids=[], content=[]))
+                place = places.setdefault(identity, Place(task_id="", stored=True, response_ids=[], content=("", ())))
                 if held == _short(_content(row.content)):
                     place.content = row.content
             if identity not in places:
@@ -75,7 +76,7 @@ class Rehearsal(Loader):
                 self._bodies[_short(f"{identity} {username}")] = _short(judgment.body_sha256)
 
 
-def _content(content: list[object]) -> str:
+def _content(content: tuple[object, ...]) -> str:
     return json.dumps(content)
 
 

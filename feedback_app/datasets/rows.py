@@ -12,8 +12,7 @@ from django.utils.dateparse import parse_datetime
 from feedback_app.annotation.errors import VerdictInvalid
 from feedback_app.annotation.splits import (
     ConversationError,
-    hash_conversation,
-    hash_root,
+    hash_both,
     parse_conversation,
     split_of,
 )
@@ -58,9 +57,9 @@ class Row:
     source: str = ""
 
     @property
-    def content(self) -> list[Any]:
+    def content(self) -> tuple[str, tuple[tuple[str, str], ...]]:
         """The prompt's hash and the ordered (text, model) pairs."""
-        return [self.content_sha256, *map(list, self.responses)]
+        return self.content_sha256, self.responses
 
 
 def imported_protocol(protocol: Protocol) -> Protocol:
@@ -94,8 +93,7 @@ def parse_row(line: int, value: Any, *, protocol: Protocol) -> Row:
         messages = parse_conversation(row["prompt"])
     except ConversationError as error:
         raise RowRefused(str(error)) from error
-    root = hash_root(messages)
-    content = hash_conversation(messages)
+    root, content = hash_both(messages)
     responses = _parse_responses(row, protocol)
     external_id = _short_text(row, "external_id", LONGEST_ID)
     return Row(
@@ -114,8 +112,16 @@ def parse_row(line: int, value: Any, *, protocol: Protocol) -> Row:
 
 
 def _identity(external_id: str, content: str, responses: tuple[tuple[str, str], ...]) -> str:
-    known_by: list[Any] = ["external_id", external_id] if external_id else ["content", content, responses]
-    return hashlib.sha256(json.dumps(known_by).encode()).hexdigest()
+    if external_id:
+        known_by = f'["external_id", {_ascii(external_id)}]'
+    else:
+        pairs = ", ".join(f"[{_ascii(text)}, {_ascii(model)}]" for text, model in responses)
+        known_by = f'["content", "{content}", [{pairs}]]'
+    return hashlib.sha256(known_by.encode()).hexdigest()
+
+
+# What json.dumps writes of a text, without the call that makes an encoder: stored identities were hashed so.
+_ascii = json.encoder.encode_basestring_ascii
 
 
 def _parse_responses(row: Mapping[str, Any], protocol: Protocol) -> tuple[tuple[str, str], ...]:

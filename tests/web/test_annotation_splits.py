@@ -1,12 +1,24 @@
 """A prompt's side follows from its root's words alone, and so never changes."""
 
+import hashlib
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_app.annotation.models import Prompt
 from feedback_app.annotation.services import create_prompts
-from feedback_app.annotation.splits import ConversationError, hash_root, normalise, parse_conversation, split_of
+from feedback_app.annotation.splits import (
+    ROLES,
+    ConversationError,
+    hash_both,
+    hash_conversation,
+    hash_root,
+    normalise,
+    parse_conversation,
+    split_of,
+)
 from tests.factories import make_project
 
 # `printf 'hello world' | sha256sum`; as a number it ends in 9 (bc), and 9 is test.
@@ -37,6 +49,15 @@ def test_white_space_and_compatibility_forms_make_no_other_prompt(text: str) -> 
     text = text.encode("utf-8", "ignore").decode()
     assert hash_root(f"  {text}\n\t") == hash_root(text)
     assert hash_root(normalise(text)) == hash_root(text)
+
+
+@given(st.lists(st.tuples(st.sampled_from(ROLES), st.text()), min_size=1))
+def test_the_whole_conversations_hash_is_sha256_of_its_normalised_json_for_ever(turns: list[tuple[str, str]]) -> None:
+    turns = [(role, text.encode("utf-8", "ignore").decode()) for role, text in turns]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    written = json.dumps([[role, normalise(text)] for role, text in turns], ensure_ascii=False)
+    assert hash_conversation(messages) == hashlib.sha256(written.encode()).hexdigest()
+    assert hash_both(messages) == (hash_root(messages), hash_conversation(messages))
 
 
 def test_plain_text_equals_a_list_of_one_message_and_later_turns_and_system_prompts_change_nothing() -> None:

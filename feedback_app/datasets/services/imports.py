@@ -1,11 +1,12 @@
 """Import jobs: the row is the queue, a worker claims it by a lease, and every batch lands whole or not at all."""
 
+import gc
 import io
 import json
 import shutil
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -24,9 +25,10 @@ from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.datasets.formats.base import FileRefused, RowRefused, SourceRow
 from feedback_app.datasets.formats.imports import IMPORT_FORMATS
-from feedback_app.datasets.loading import Loaded, Loader
+from feedback_app.datasets.loading import Loader
 from feedback_app.datasets.mapping import map_rows, parse_mapping
 from feedback_app.datasets.models import ImportJob, RefusedRow
+from feedback_app.datasets.places import Loaded
 from feedback_app.datasets.reading import RowReader
 from feedback_app.datasets.rehearsing import Rehearsal
 from feedback_app.datasets.rows import Row, imported_protocol, parse_row
@@ -147,12 +149,22 @@ def _import_all(job: ImportJob) -> None:
     if job.dry_run:
         _start_over(job)
     loader = (Rehearsal if job.dry_run else Loader)(project=job.project)
-    with closing(_ahead(_parsed_batches(job))) as batches:
+    with closing(_ahead(_parsed_batches(job))) as batches, _collecting_only_new():
         for batch in batches:
             with transaction.atomic():
                 loaded = loader.load(batch.good)
                 loaded.refused += batch.refused
                 _record(job, read=batch.read, loaded=loaded, bytes_read=batch.bytes_read)
+
+
+@contextmanager
+def _collecting_only_new() -> Iterator[None]:
+    """Let Python's collector pass over what was there before: walking it every few rows took a fifth of the time."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _start_over(job: ImportJob) -> None:

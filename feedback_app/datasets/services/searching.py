@@ -8,8 +8,8 @@ from typing import Any
 
 from django.db import connection
 
+from feedback_app.datasets.copying import copy_rows
 from feedback_app.datasets.duplicates import find_duplicates
-from feedback_app.datasets.loading import copy_rows
 from feedback_app.datasets.models import DuplicateReport
 from feedback_app.datasets.tokens import tokens_of
 from feedback_app.projects.models import Project
