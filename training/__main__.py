@@ -3,7 +3,8 @@
 Stages: pretrain, sft, reward, ppo, evaluate, generate; and `serve --model DIR --port N`.
 `torchrun --nproc_per_node N -m training STAGE ...` trains with N processes, as `accelerate launch` does with GPUs or
 MPI; evaluate and generate, which train nothing, are then done by the first alone.
-Exit codes: 0 done; 2 bad config or data, one line that names the key or the file and line; 130 stopped, resumable.
+Exit codes: 0 done; 1 a reward failed, one line that says which; 2 bad config or data, one line that names the key or
+the file and line; 130 stopped. After 1 and 130 --resume goes on.
 """
 
 import argparse
@@ -26,7 +27,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 from training.config import STAGES, ConfigError, StageConfig, load_config
 from training.launcher import is_left_alone, launched
 from training.lifeline import hold_lifeline
-from training.records import DataError
+from training.records import DataError, RewardError
 
 # Stages that several processes would gain nothing by, or would each write.
 ALONE = ("evaluate", "generate")
@@ -68,6 +69,9 @@ def _run(parsed: argparse.Namespace) -> int:
     try:
         text = _read_once(parsed.config) if parsed.config else ""
         return _run_stage(load_config(parsed.stage, text, parsed.set), parsed)
+    except RewardError as error:
+        _say(f"reward: {error}")
+        return 1
     except (ConfigError, DataError, FileExistsError) as error:
         _say(str(error))
         return 2

@@ -21,6 +21,7 @@ class Comparison:
     margin: float | None
     weight: float
     prompt_id: str
+    id: str = ""
 
     @property
     def length(self) -> int:
@@ -45,7 +46,7 @@ def _comparison(tokenizer: Any, row: Judged, max_length: int) -> Comparison:
         answers, ranks, margin = row.responses, row.ranks, None
     dialogues = [render_dialogue(tokenizer, [*row.prompt, *answer]) for answer in answers]
     texts = [encode(tokenizer, dialogue)[-max_length:] for dialogue in dialogues]
-    return Comparison(texts, ranks, margin, row.weight, row.prompt_id)
+    return Comparison(texts, ranks, margin, row.weight, row.prompt_id, row.id)
 
 
 def as_pairs(rows: Sequence[Judged]) -> list[PreferenceRow]:

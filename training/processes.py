@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+
+# Read before there is a group: its functions keep, as a default, the one they find, whose threads then outlive it and
+# now and then took the process down as it ended.
+import torch.distributed.nn
 from torch import Tensor, distributed
 from torch.nn.functional import pad
 

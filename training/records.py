@@ -16,6 +16,10 @@ class DataError(ValueError):
     """Data that cannot be used; the message names the file and the line."""
 
 
+class RewardError(RuntimeError):
+    """A reward could not be had; the message says from where."""
+
+
 class Message(TypedDict):
     """One turn of a conversation."""
 

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import traceback
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
@@ -21,15 +22,11 @@ from training.models import (
     render_dialogue,
     resolve_dtype,
 )
-from training.records import Messages
+from training.records import Messages, RewardError
 
 # (conversations, responses as text) -> one score each
 Reward = Callable[[Sequence[Messages], Sequence[str]], list[float]]
 HTTP_TIMEOUT_S = 120.0
-
-
-class RewardError(RuntimeError):
-    """A reward could not be had; the message says from where."""
 
 
 def load_reward(source: str, dtype: Dtype, batch: int = 16) -> Reward:
@@ -52,14 +49,20 @@ class FunctionReward:
         module, _, name = source.partition(":")
         try:
             self.function: Reward = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:  # a module of somebody's may raise anything as it is read
             raise ConfigError(f"reward: {source}: {error}") from error
         if not callable(self.function):
             raise ConfigError(f"reward: {source}: is not a function")
         self.source = source
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
-        return checked_scores(self.function(prompts, responses), len(responses), self.source)
+        try:
+            scores: object = self.function(prompts, responses)
+        except Exception as error:  # it is not ours: it may raise anything
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{last.filename}:{last.lineno}"
+            raise RewardError(f"{self.source}: {type(error).__name__}: {error} ({place})") from error
+        return checked_scores(scores, len(responses), self.source)
 
 
 class HttpReward:
@@ -74,7 +77,7 @@ class HttpReward:
             answer = httpx.post(self.url, json=body, timeout=HTTP_TIMEOUT_S).raise_for_status().json()
             rewards = answer["rewards"]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise RewardError(f"{self.url}: {error}") from error
+            raise RewardError(f"{self.url}: {type(error).__name__}: {error}") from error
         return checked_scores(rewards, len(responses), self.url)
 
 

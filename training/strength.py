@@ -57,7 +57,8 @@ def lines(comparisons: Sequence[Comparison], strengths: Strengths, config: Rewar
     flipped = contradicted(strengths, config.flip_share)
     rows = [
         {
-            "row": place,
+            "id": each.id,
+            "row": place,  # among the rows that were trained on
             "prompt_id": each.prompt_id,
             "strength": float(strengths.mean_N[place]),
             "deviation": float(strengths.std_N[place]),

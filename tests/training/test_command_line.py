@@ -220,6 +220,27 @@ def test_a_setting_that_cannot_be_used_ends_with_2_and_one_line_that_names_it(
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [
+        ("tests.training.tiny:fail_for_one", "KeyError: 'no score"),
+        ("tests.training.tiny:score_too_few", "4 numbers are needed"),
+        ("tests.training.tiny:score_nothing", "score 0 is not a finite number: nan"),
+        ("http://127.0.0.1:9/score", "ConnectError: "),
+    ],
+)
+def test_a_reward_that_fails_as_it_runs_ends_with_1_and_one_line_and_is_gone_on_from(
+    reward: str, said: str, ppo: dict[str, object], tmp_path: Path, capsys: Any, write_rows: Any
+) -> None:
+    settings = ppo | {"prompts": write_rows("one.jsonl", [{"prompt": "Say 8"}])}
+    capsys.readouterr()
+    assert run_stage("ppo", tmp_path / "out", settings | {"reward": reward}) == 1
+    line = error_of(capsys)
+    assert line.startswith(f"reward: {reward}: {said}")
+    assert "fail_for_one" not in reward or "tiny.py:" in line
+    assert run_stage("ppo", tmp_path / "out", settings, "--resume") == 0
+
+
 @pytest.mark.parametrize(("stage", "key"), [("ppo", "prompts"), ("reward", "train"), ("sft", "train")])
 def test_a_bad_line_ends_with_2_and_names_file_and_line(
     stage: str, key: str, ppo: dict[str, object], tiny: Path, tmp_path: Path, capsys: Any

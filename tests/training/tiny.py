@@ -62,6 +62,23 @@ def count_vowels(prompts: Sequence[Messages], responses: Sequence[str]) -> list[
     return [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in responses]
 
 
+def fail_for_one(prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
+    """Raise where the ninth prompt of the tests' file is among those asked for."""
+    if any(prompt[-1]["content"] == "Say 8" for prompt in prompts):
+        raise KeyError("no score\nfor it")
+    return [0.0] * len(responses)
+
+
+def score_too_few(prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
+    """Score all responses but one."""
+    return [0.0] * (len(responses) - 1)
+
+
+def score_nothing(prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
+    """Score a response by no number."""
+    return [float("nan")] * len(responses)
+
+
 def sum_codes(prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
     """Score a response by its characters' codes modulo 7: any two random responses are likely to differ."""
     return [sum(ord(letter) % 7 for letter in text) / 10 for text in responses]
