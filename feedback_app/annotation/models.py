@@ -168,8 +168,9 @@ class Task(models.Model):
 class TaskResponse(models.Model):
     """A response's place in a task: the canonical order that ranks and kappas are written in."""
 
-    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="task_responses")
-    response = models.ForeignKey(Response, on_delete=models.CASCADE, related_name="task_responses")
+    # Unique constraints and wider indexes that begin with it serve a key as well: no index of its own.
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="task_responses", db_index=False)
+    response = models.ForeignKey(Response, on_delete=models.CASCADE, related_name="task_responses", db_index=False)
     position = models.PositiveSmallIntegerField()
 
     class Meta:
@@ -177,7 +178,7 @@ class TaskResponse(models.Model):
         ordering = ["position"]
         constraints = [
             models.UniqueConstraint(fields=["task", "position"], name="task_response_position_once"),
-            models.UniqueConstraint(fields=["task", "response"], name="task_response_once"),
+            models.UniqueConstraint(fields=["response", "task"], name="task_response_once"),
             models.CheckConstraint(condition=Q(position__lte=8), name="task_response_at_most_9"),
         ]
 
@@ -196,7 +197,7 @@ class Assignment(models.Model):
         SUBMITTED = "submitted", _("submitted")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="assignments")
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="assignments", db_index=False)
     annotator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="assignments")
     state = models.CharField(max_length=16, choices=State.choices, default=State.RESERVED)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -236,7 +237,9 @@ class Judgment(models.Model):
     assignment = models.OneToOneField(Assignment, on_delete=models.PROTECT, related_name="judgment")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="judgments")
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="judgments")
-    annotator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="judgments")
+    annotator = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="judgments", db_index=False
+    )
     origin = models.CharField(max_length=16, choices=Origin.choices, default=Origin.HUMAN)
     # By canonical position: 0 is the best tier, equal numbers tie, null is unranked. Empty: no ranking was asked.
     ranks = ArrayField(models.PositiveSmallIntegerField(null=True), default=list)
