@@ -140,6 +140,7 @@ class Task(models.Model):
         max_length=16, blank=True, db_default="", help_text=_("of the prompt; empty: anybody's")
     )
     identity_sha256 = models.CharField(max_length=64, null=True, blank=True, help_text=_("of an imported row"))
+    round_id = models.UUIDField(null=True, blank=True, help_text=_("of the round whose gate asks for a blind task"))
     external_id = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -152,6 +153,13 @@ class Task(models.Model):
             ),
             models.CheckConstraint(condition=Q(open=False) | Q(state="active"), name="task_open_only_while_active"),
             models.UniqueConstraint(fields=["project", "identity_sha256"], name="task_imported_once"),
+            models.UniqueConstraint(
+                fields=["round_id", "prompt"], condition=Q(kind="gate"), name="task_blind_once_a_round_and_prompt"
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="gate", round_id__isnull=False) | ~Q(kind="gate") & Q(round_id__isnull=True),
+                name="task_blind_belongs_to_a_round",
+            ),
         ]
         indexes = [
             models.Index(fields=["project", "-priority", "position"], condition=Q(open=True), name="task_queue"),

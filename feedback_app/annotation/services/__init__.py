@@ -1,5 +1,6 @@
 """Every write to prompts, tasks, assignments and judgments: the only place with the rules of annotation."""
 
+from feedback_app.annotation.services.blind import BlindPair, ask_blind_tasks, withdraw_blind_tasks
 from feedback_app.annotation.services.checks import make_gold, pause_by_rule
 from feedback_app.annotation.services.judging import forget_answers, judgment_as_json, revise_judgment, submit_judgment
 from feedback_app.annotation.services.queue import ReservedTask, next_task
@@ -21,12 +22,14 @@ from feedback_app.annotation.services.tasks import (
 from feedback_app.annotation.services.voiding import Voided, void_judgments
 
 __all__ = [
+    "BlindPair",
     "NewPrompt",
     "NewResponse",
     "NewTask",
     "ReservedTask",
     "Voided",
     "archive_tasks",
+    "ask_blind_tasks",
     "create_prompts",
     "create_task",
     "create_tasks",
@@ -48,4 +51,5 @@ __all__ = [
     "skip",
     "submit_judgment",
     "void_judgments",
+    "withdraw_blind_tasks",
 ]

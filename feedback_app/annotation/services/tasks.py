@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -60,6 +61,7 @@ class NewTask:
     overlap: int | None = None
     addressed_to: User | None = None
     identity_sha256: str | None = None
+    round_id: UUID | None = None
     external_id: str = ""
 
 
@@ -155,6 +157,7 @@ def _unsaved_task(project: Project, new: NewTask) -> Task:
         addressed_to=new.addressed_to,
         language=new.prompt.language,
         identity_sha256=new.identity_sha256,
+        round_id=new.round_id,
         external_id=new.external_id,
     )
 
