@@ -54,6 +54,7 @@ class Observation:
     texts: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     ended: list[bool] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
     perplexity: float = math.nan
     kl: float = 0.0  # of the policy from it, a sequence; the policy's own is 0
 
@@ -119,7 +120,9 @@ class Evaluation:
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + index) % 2**63)
         tokens = [encode(tokenizer, render_prompt(tokenizer, row.prompt))[-config.max_prompt_length :] for row in rows]
         sampling = Sampling(config.response_length, config.temperature, config.top_p)
-        rollout = sample_responses(model, tokenizer, tokens, sampling, draw_seeds(generator, len(tokens)))
+        seeds = draw_seeds(generator, len(tokens))
+        rollout = sample_responses(model, tokenizer, tokens, sampling, seeds)
+        seen.seeds += seeds
         seen.texts += [str(tokenizer.decode(r, skip_special_tokens=True)) for r in rollout.responses()]
         seen.lengths += [int(length) for length in rollout.batch.response_lengths_B]
         seen.ended += [bool(ended) for ended in rollout.ended_B]
@@ -179,11 +182,17 @@ class Evaluation:
         return {f"win_rate/{role}": mean, f"win_rate/{role}_low": low, f"win_rate/{role}_high": high}
 
     def write_samples(self, path: Path, scores: dict[str, list[float]]) -> None:
-        """Write every prompt with each model's answer and, where there is a judge, its score."""
+        """Write every prompt with its id, each model's answer and how it ended and, where there is a judge, its score.
+
+        All models answer with the seed.
+        """
         with path.open("w", encoding="utf-8") as file:
             for index, row in enumerate(self.prompts):
-                line: dict[str, Any] = {"prompt": row.prompt}
-                line |= {role: self.of(role).texts[index] for role in self.paths}
+                line: dict[str, Any] = {"id": row.id, "prompt": row.prompt, "seed": self.of("policy").seeds[index]}
+                for role in self.paths:
+                    seen = self.of(role)
+                    line[role] = seen.texts[index]
+                    line |= {f"tokens_{role}": seen.lengths[index], f"ended_{role}": seen.ended[index]}
                 line |= {f"score_{role}": values[index] for role, values in scores.items()}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 

@@ -334,6 +334,9 @@ def test_evaluate_compares_a_policy_with_itself_as_even_and_with_another_as_meas
     assert metrics["n/pairs"] == 40
     samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == 10
+    # What a blind comparison asks of an answer: whose prompt, by which seed, and whether it ended or was cut at 6.
+    assert len({s["seed"] for s in samples}) == len({s["id"] for s in samples}) == 10
+    assert all(s["ended_base"] or s["tokens_base"] == 6 for s in samples)
     wins = [0.5 if s["score_policy"] == s["score_base"] else float(s["score_policy"] > s["score_base"])
             for s in samples]  # fmt: skip
     assert metrics["win_rate/base"] == pytest.approx(sum(wins) / len(wins))
