@@ -86,6 +86,8 @@ else:
 
 # Where workers reach the pages, for simulated annotators; without it they start a web server of their own meanwhile.
 SITE_URL = os.environ.get("SITE_URL", "")
+# How long a version that went live is watched, unless a recipe says another time; 0 watches none.
+SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "15"))
 DEBUG = os.environ.get("DEBUG") == "1"
 BASE_MODEL = os.environ.get("BASE_MODEL", str(DATA_DIR / "models" / "base"))
 

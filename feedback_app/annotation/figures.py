@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
-from math import sqrt
 from typing import Any
 
 from django.db.models import Count
@@ -12,21 +11,11 @@ from django.utils import timezone
 from feedback_app.annotation.models import Judgment
 from feedback_app.annotation.quality import annotator_names
 from feedback_app.annotation.verdict_table import KINDS
+from feedback_app.intervals import wilson_interval
 from feedback_app.projects.models import Project
 
 DAYS = 28
 SPARK_HEIGHT = 28
-# Of the standard normal distribution: 95 % lie within.
-Z = 1.959964
-
-
-def wilson_interval(share: float | None, n: int) -> tuple[float, float] | None:
-    """Return the 95 % interval of a share of n (Wilson 1927); None where nothing was counted."""
-    if share is None or n == 0:
-        return None
-    centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z * sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def share_with_interval(share: float | None, n: int) -> dict[str, Any] | None:

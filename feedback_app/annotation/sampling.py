@@ -22,9 +22,9 @@ from feedback_app.annotation.services.tasks import NewResponse, NewTask, create_
 from feedback_app.annotation.splits import storable
 from feedback_app.projects.models import Project
 from feedback_app.serving.backends import Backend, BackendError, Generated, SamplingParameters, backend_of
-from feedback_app.serving.models import PolicyVersion
+from feedback_app.serving.models import Deployment, PolicyVersion
 from feedback_app.serving.selectors import deployment_of
-from feedback_app.serving.services import ensure_base_policy, ensure_staged
+from feedback_app.serving.services import ensure_base_policy, ensure_staged, record_samples
 
 logger = logging.getLogger(__name__)
 LEASE = timedelta(minutes=5)
@@ -137,6 +137,8 @@ def run_sample_job(*, job: SampleJob) -> None:
             except BackendError:
                 _give_back(prompts)
                 raise
+            finally:
+                sampler.count_requests()
             if not _record(job, made, given_up=len(prompts) - len(made)):
                 logger.warning("sample job=%s fence=%s: taken over by another worker", job.pk, job.fence)
                 return
@@ -154,7 +156,7 @@ def _sampler(job: SampleJob) -> "_Sampler":
     deployment = deployment_of(project=job.project)
     assert deployment is not None  # request_sample has made it, and a project never loses its own
     ensure_staged(deployment=deployment)
-    return _Sampler(job.project, deployment.live, backend_of(deployment.endpoint), job.responses_per_prompt)
+    return _Sampler(job.project, deployment, backend_of(deployment.endpoint), job.responses_per_prompt)
 
 
 @transaction.atomic
@@ -214,9 +216,17 @@ class _Sampler:
     """Draws a task's responses and replaces those that are too alike."""
 
     project: Project
-    policy: PolicyVersion
+    deployment: Deployment
     backend: Backend
     count: int
+
+    @property
+    def policy(self) -> PolicyVersion:
+        return self.deployment.live
+
+    def count_requests(self) -> None:
+        """Have what was asked counted: a version that has just gone live is watched by it."""
+        record_samples(deployment=self.deployment, seen=self.backend.seen)
 
     def task_for(self, prompt: Prompt) -> NewTask | None:
         """Return a task of different responses, None where the policy keeps saying the same."""

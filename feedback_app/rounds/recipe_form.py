@@ -13,7 +13,7 @@ from feedback_app.datasets.exporting.options import CHOICES, ExportOptions
 from feedback_app.datasets.forms import ADJUDICATED, ALL_BAD, COMBINE, MARGIN, PAIRS, SIMULATED, TIES
 from feedback_app.rounds.recipe_labels import LABELS, TITLES
 from feedback_app.rounds.recipe_text import with_operators, without_operators
-from feedback_app.rounds.recipes import FILLED_IN, OPERATORS_ALONE, STAGES, Gate, Recipe, RecipeError, parse_recipe
+from feedback_app.rounds.recipes import FILLED_IN, OPERATORS_ALONE, STAGES, TABLES, Recipe, RecipeError, parse_recipe
 
 ORIGINS = (("parent", gettext_lazy("the live policy")), ("base", gettext_lazy("the base model")))
 # What a round reads of judgments unless its recipe says otherwise; truncated as the export step takes it.
@@ -68,11 +68,12 @@ def _settings() -> list[Setting]:
         if entry.default is not dataclasses.MISSING and entry.name != "launcher"
     ]
     judgments = [Setting("judgments", name, type(value), value) for name, value in JUDGMENTS.items()]
-    gate = [
-        Setting("gate", entry.name, typing.get_type_hints(Gate)[entry.name], entry.default)
-        for entry in dataclasses.fields(Gate)
+    tables = [
+        Setting(table, entry.name, typing.get_type_hints(kind)[entry.name], getattr(kind(), entry.name))
+        for table, kind in TABLES.items()
+        for entry in dataclasses.fields(kind)
     ]
-    return [*plain, *judgments, *(s for stage in STAGES for s in _stage_settings(stage)), *gate]
+    return [*plain, *judgments, *(s for stage in STAGES for s in _stage_settings(stage)), *tables]
 
 
 def _stage_settings(stage: str) -> list[Setting]:
@@ -173,7 +174,7 @@ def _placed_by(places: Mapping[str, int]) -> Callable[[forms.BoundField], int]:
 def _initial(setting: Setting, config: Mapping[str, Any]) -> Any:
     table = config.get(setting.table, {}) if setting.table else config
     value = table.get(setting.name)
-    if setting.table in ("", "gate") and value is None:
+    if setting.table in ("", *TABLES) and value is None:
         value = setting.default
     if isinstance(value, bool):
         return str(value).lower()

@@ -93,6 +93,10 @@ LABELS: dict[str, str | Promise] = {
     "gate.max_length_ratio": gettext_lazy("Length at most, times the parent's"),
     "gate.min_length_ratio": gettext_lazy("Length at least, times the parent's"),
     "gate.max_perplexity_ratio": gettext_lazy("Perplexity at most, times the base's"),
+    "soak.minutes": gettext_lazy("Minutes that it is watched once live (0: not)"),
+    "soak.max_errors": gettext_lazy("Failed requests at most, above the share before"),
+    "soak.max_empty": gettext_lazy("Empty answers at most, above the share before"),
+    "soak.max_latency_ratio": gettext_lazy("Slowest answers at most, times those before"),
 }
 TITLES: dict[str, str | Promise] = {
     "": gettext_lazy("Round"),
@@ -102,4 +106,5 @@ TITLES: dict[str, str | Promise] = {
     "ppo": gettext_lazy("PPO"),
     "evaluate": gettext_lazy("Evaluation"),
     "gate": gettext_lazy("Gate (0 turns a bound off)"),
+    "soak": gettext_lazy("Rolled back by itself (0 turns a bound off)"),
 }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from feedback_app.datasets.exporting.options import ExportOptions
-from feedback_app.rounds.recipes import OPERATORS_ALONE, STAGES, Gate, Recipe
+from feedback_app.rounds.recipes import OPERATORS_ALONE, STAGES, TABLES, Recipe
 
 
 def recipe_as_toml(config: Mapping[str, Any]) -> str:
@@ -23,7 +23,7 @@ def recipe_as_toml(config: Mapping[str, Any]) -> str:
 
 def _ordered(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe as it is declared: what the database gives back has an order of its own."""
-    tables = {**STAGES, "gate": Gate, "judgments": ExportOptions}
+    tables = {**STAGES, **TABLES, "judgments": ExportOptions}
 
     def by(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         places = {entry.name: place for place, entry in enumerate(dataclasses.fields(kind))}

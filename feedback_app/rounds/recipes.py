@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from feedback_app.datasets.exporting.options import OptionsError, parse_options
+from feedback_app.serving.soak_rules import SoakRules
 from training.config import ConfigError, EvaluateConfig, PPOConfig, RewardConfig, SFTConfig, StageConfig, make_config
 
 STAGES: dict[str, type[StageConfig]] = {
@@ -44,6 +45,10 @@ class Gate:
                 raise RecipeError(f"gate.{entry.name}: 0 or more")
 
 
+# Tables of plain values, each read into its own kind.
+TABLES: dict[str, type[Gate] | type[SoakRules]] = {"gate": Gate, "soak": SoakRules}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything a round needs to know beside its judgments.
@@ -51,6 +56,7 @@ class Recipe:
     judgments: export options, by which verdicts become pairs.
     max_pairs: 0 is all of them, else that many, chosen by hash.
     minimum_judgments: a round waits until there are so many; 0 never waits.
+    soak: how long and by what the policy is watched once it is live.
     judge_share: the part of the train prompts kept for the reward model that judges the outcome.
     """
 
@@ -66,6 +72,7 @@ class Recipe:
     ppo: dict[str, Any] = field(default_factory=dict)
     evaluate: dict[str, Any] = field(default_factory=dict)
     gate: Gate = field(default_factory=Gate)
+    soak: SoakRules = field(default_factory=SoakRules)
     launcher: tuple[str, ...] = ()
     max_hours: float = 24.0
 
@@ -99,8 +106,8 @@ def parse_recipe(values: Mapping[str, Any], *, by_operator: bool = False) -> Rec
             raise RecipeError(f"{key}: unknown key; there are {', '.join(types)}")
         if key in STAGES:
             checked[key] = _stage(key, value, by_operator)
-        elif key == "gate":
-            checked[key] = _gate(value)
+        elif key in TABLES:
+            checked[key] = _table(key, value)
         elif key == "judgments":
             checked[key] = _judgments(value)
         elif key == "launcher":
@@ -130,18 +137,22 @@ def _required(stage: str) -> set[str]:
     return {entry.name for entry in dataclasses.fields(STAGES[stage]) if entry.metadata.get("required")}
 
 
-def _gate(value: Any) -> Gate:
-    if isinstance(value, Gate):
+def _table(key: str, value: Any) -> Gate | SoakRules:
+    kind = TABLES[key]
+    if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
-        raise RecipeError("gate: a table is needed")
-    types = {entry.name: entry.type for entry in dataclasses.fields(Gate)}
+        raise RecipeError(f"{key}: a table is needed")
+    types = {entry.name: entry.type for entry in dataclasses.fields(kind)}
     checked = {}
-    for key, part in value.items():
-        if key not in types:
-            raise RecipeError(f"gate.{key}: unknown key; there are {', '.join(types)}")
-        checked[key] = _plain(f"gate.{key}", part, types[key])
-    return Gate(**checked)
+    for name, part in value.items():
+        if name not in types:
+            raise RecipeError(f"{key}.{name}: unknown key; there are {', '.join(types)}")
+        checked[name] = _plain(f"{key}.{name}", part, types[name])
+    try:
+        return kind(**checked)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
 
 
 def _judgments(value: Any) -> dict[str, Any]:

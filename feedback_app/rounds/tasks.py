@@ -14,7 +14,7 @@ from feedback_app.rounds.schedules import start_due_rounds
 from feedback_app.rounds.selectors import waiting_rounds
 from feedback_app.rounds.services import queue_fed_rounds
 from feedback_app.rounds.simulation.jobs import run_simulation, waiting_simulations
-from feedback_app.serving.services import restage_missing
+from feedback_app.serving.services import forget_observations, restage_missing, watch_soaks
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ def tick_queue() -> None:
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def tick_serving() -> None:
-    """Load live versions again where an endpoint has lost them."""
+    """Load live versions again where an endpoint has lost them, and look at those that went live a moment ago."""
     if staged := restage_missing():
         logger.info("staged again: %s", ", ".join(staged))
+    watch_soaks()
+    forget_observations()

@@ -3,7 +3,9 @@
 import uuid
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from feedback_app.projects.models import Project
@@ -24,6 +26,12 @@ class Endpoint(models.Model):
     settings = models.JSONField(default=dict, blank=True)
     # Largest difference of a token's log-probability between trainer and endpoint that counts as the same policy.
     canary_tolerance = models.FloatField(default=0.25)
+    # How it was when it was last looked at, and what it has answered in all.
+    looked_at = models.DateTimeField(null=True, blank=True)
+    trouble = models.TextField(blank=True, help_text=_("empty: it answered"))
+    requests_total = models.BigIntegerField(default=0)
+    errors_total = models.BigIntegerField(default=0)
+    tokens_total = models.BigIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -119,3 +127,75 @@ class Push(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.policy}: {self.state}"
+
+
+class Observation(models.Model):
+    """What a version answered to some requests made one after another, counted; kept for as long as it is compared."""
+
+    class Source(models.TextChoices):
+        SAMPLING = "sampling", _("sampling")
+        PROBE = "probe", _("probe")
+
+    policy = models.ForeignKey(PolicyVersion, on_delete=models.CASCADE, related_name="observations")
+    source = models.CharField(max_length=16, choices=Source.choices)
+    at = models.DateTimeField(db_default=Now(), db_index=True)
+    requests = models.PositiveIntegerField()
+    errors = models.PositiveIntegerField(default=0)
+    empty = models.PositiveIntegerField(default=0)
+    seconds = ArrayField(models.FloatField(), default=list, help_text=_("of each answer that came"))
+    said = models.TextField(blank=True, help_text=_("the first error"))
+
+    class Meta:
+        db_table = "serving_observation"
+        indexes = [models.Index(fields=["policy", "source", "-at"], name="observation_of_policy")]
+
+    def __str__(self) -> str:
+        return f"{self.policy} {self.source}: {self.errors} of {self.requests} failed"
+
+
+class Soak(models.Model):
+    """The time after a push in which the version is watched beside the one before it, and taken back if it does worse.
+
+    rules: SoakRules as it was when the version went live. figures: what was compared last.
+    """
+
+    class State(models.TextChoices):
+        WATCHING = "watching", _("watched")
+        PASSED = "passed", _("held")
+        ROLLED_BACK = "rolled_back", _("rolled back by itself")
+        ENDED = "ended", _("ended by another push or rollback")
+
+    class Cause(models.TextChoices):
+        ERRORS = "errors", _("errors")
+        EMPTY = "empty", _("empty answers")
+        LATENCY = "latency", _("slow answers")
+
+    push = models.OneToOneField(Push, on_delete=models.CASCADE, primary_key=True, related_name="soak")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="soaks")
+    policy = models.ForeignKey(PolicyVersion, on_delete=models.CASCADE, related_name="soaks")
+    previous = models.ForeignKey(PolicyVersion, on_delete=models.CASCADE, related_name="+")
+    rollback = models.OneToOneField(
+        Push, null=True, blank=True, on_delete=models.SET_NULL, related_name="ended_soak"
+    )  # fmt: skip
+    rules = models.JSONField()
+    state = models.CharField(max_length=16, choices=State.choices, default=State.WATCHING)
+    cause = models.CharField(max_length=16, choices=Cause.choices, blank=True)
+    figures = models.JSONField(default=dict)
+    trouble = models.TextField(blank=True, help_text=_("why it could not be taken back, when that was tried last"))
+    away = models.PositiveSmallIntegerField(default=0, help_text=_("ticks in a row without any answer"))
+    started_at = models.DateTimeField()
+    until = models.DateTimeField()
+    next_at = models.DateTimeField(help_text=_("when it is looked at next; a look under way has set it later"))
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "serving_soak"
+        ordering = ["-started_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project"], condition=models.Q(state="watching"), name="soak_one_watching_a_project"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.policy}: {self.state}"

@@ -3,7 +3,7 @@
 from django.db.models import QuerySet
 
 from feedback_app.projects.models import Project
-from feedback_app.serving.models import Deployment, PolicyVersion, Push
+from feedback_app.serving.models import Deployment, PolicyVersion, Push, Soak
 
 
 def deployment_of(*, project: Project) -> Deployment | None:
@@ -18,7 +18,14 @@ def policies_of(*, project: Project) -> QuerySet[PolicyVersion]:
 
 def pushes_of(*, project: Project) -> QuerySet[Push]:
     """Return the project's pushes and rollbacks, newest first."""
-    return Push.objects.filter(project=project).select_related("policy", "requested_by")
+    return Push.objects.filter(project=project).select_related(
+        "policy", "requested_by", "soak__previous", "ended_soak__previous", "ended_soak__policy"
+    )
+
+
+def soak_of(*, policy: PolicyVersion) -> Soak | None:
+    """Return how a version was watched when it went live last; None where it never was."""
+    return Soak.objects.filter(policy=policy).select_related("previous").first()
 
 
 def family(*, policy: PolicyVersion) -> list[PolicyVersion]:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,9 @@ class FakeEndpoint:
         self.url = ""
         # Called before each completion is answered: a test may change the world in the middle of a sampling.
         self.before: Callable[[int], None] = lambda number: None
+        # By version: what is answered in its place, and the seconds that it takes to answer.
+        self.broken: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.slow: dict[str, float] = {}
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return a chat completion, by the version that was named."""
@@ -61,7 +65,12 @@ def run_endpoint() -> Iterator[FakeEndpoint]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            if self.path == "/admin/policies":
+            name = body.get("model") or body.get("parameters", {}).get("adapter_id", "")
+            time.sleep(fake.slow.get(name, 0.0))
+            if name in fake.broken:
+                status, answer = fake.broken[name]
+                self._send(answer, status)
+            elif self.path == "/admin/policies":
                 fake.staged[body["name"]] = body["path"]
                 self._send({})
             elif self.path == "/generate":
@@ -71,9 +80,9 @@ def run_endpoint() -> Iterator[FakeEndpoint]:
             else:
                 self._send({})
 
-        def _send(self, body: dict[str, Any]) -> None:
+        def _send(self, body: dict[str, Any], status: int = 200) -> None:
             content = json.dumps(body).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))
             self.end_headers()

@@ -7,8 +7,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from feedback_app.annotation.figures import kappa_square, pace_of, share_with_interval, spark_bars, wilson_interval
+from feedback_app.annotation.figures import kappa_square, pace_of, share_with_interval, spark_bars
 from feedback_app.annotation.models import Judgment
+from feedback_app.intervals import wilson_interval
 from feedback_app.projects.models import Member, Project
 from tests.factories import make_judgment, make_project, make_task, make_user
 from tests.web.judged import judged_rows, run_rows

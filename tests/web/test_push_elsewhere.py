@@ -239,6 +239,19 @@ def test_an_answer_cut_off_in_the_middle_is_a_refusal(
     assert live_of(project) == old
 
 
+def test_a_server_too_slow_to_answer_the_canary_is_a_refusal(
+    colours: tuple[Colours, PolicyVersion, PolicyVersion], project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, old, new = colours
+    monkeypatch.setattr(base.Backend, "timeout_s", 0.3)
+    waits = threading.Event()
+    honest = pair.green.routes["/generate"]
+    pair.green.routes["/generate"] = lambda body: (waits.wait(1.5), honest(body))[1]
+    with pytest.raises(PushRefused, match=r"^canary: endpoint tgi: POST /generate: timed out"):
+        push_policy(policy=new)
+    assert live_of(project) == old
+
+
 # vLLM, adapters by name
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from feedback_app.annotation.services import retire_untouched_tasks
 from feedback_app.rounds.leases import fenced
 from feedback_app.rounds.models import RoundStep
-from feedback_app.rounds.steps.inputs import made_by, metrics_of, parent_of
+from feedback_app.rounds.steps.inputs import made_by, metrics_of, parent_of, recipe_of
 from feedback_app.rounds.supervisor import StepFailed, StepRun
 from feedback_app.serving.models import PolicyVersion
 from feedback_app.serving.selectors import deployment_of
@@ -30,7 +30,7 @@ def push(run: StepRun) -> dict[str, Any]:
     deployment = deployment_of(project=held.project)
     if deployment is None or deployment.live_id != policy.pk:
         try:
-            push_policy(policy=policy, requested_by=held.created_by, takes_over=True)
+            push_policy(policy=policy, requested_by=held.created_by, takes_over=True, rules=recipe_of(held).soak)
         except PushRefused as refused:
             raise StepFailed(str(refused)) from refused
     moved = retire_untouched_tasks(project=held.project, older_than_policy=policy)

@@ -9,9 +9,11 @@ from django.utils.translation import ngettext
 
 from feedback_app.rounds.curves import figure
 from feedback_app.rounds.models import Round
+from feedback_app.serving import soak_words
 from training.records import Messages
 
 register = template.Library()
+register.filter("soak_says", soak_words.soak_says)
 TONES = {
     Round.State.SUCCEEDED: "success",
     Round.State.FAILED: "danger",

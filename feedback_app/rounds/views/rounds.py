@@ -21,6 +21,7 @@ from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.selectors import active_round, log_of, samples_of
 from feedback_app.rounds.services import RoundRefused
 from feedback_app.rounds.standing import is_active, standing_of
+from feedback_app.serving.selectors import soak_of
 
 PAGE = 30
 SAMPLES = 6
@@ -133,6 +134,7 @@ def _round_page(request: ProjectRequest, held: Round, *, status: int = 200, **mo
     context = _moving(held) | {
         "held": held,
         "standing": standing_of(held),
+        "soak": soak_of(policy=held.policy) if held.policy else None,
         "active": is_active(held),
         "before": before,
         "charts": charts_of(held=held, parent=before),

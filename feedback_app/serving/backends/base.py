@@ -65,12 +65,29 @@ class Generated:
     finish_reason: str
 
 
+@dataclass(frozen=True)
+class Seen:
+    """How one request for an answer went; error is empty where it came."""
+
+    policy: PolicyVersion
+    seconds: float
+    tokens: int = 0
+    empty: bool = False
+    error: str = ""
+
+
 class Backend(ABC):
-    """Stages policy versions on one endpoint and asks them for answers."""
+    """Stages policy versions on one endpoint and asks them for answers.
+
+    seen: how each request of generate went, for whoever counts them; threads only ever append.
+    """
+
+    timeout_s = ADMIN_TIMEOUT_S
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.url = endpoint.url.rstrip("/")
+        self.seen: list[Seen] = []
 
     @abstractmethod
     def stage(self, policy: PolicyVersion) -> None:
@@ -108,7 +125,20 @@ class Backend(ABC):
             BackendError: the server could not be asked, or another version answered.
         """
         with ThreadPoolExecutor(max_workers=CONCURRENT_REQUESTS) as pool:
-            return list(pool.map(lambda seed: self._generate_one(policy, messages, sampling, seed), seeds))
+            return list(pool.map(lambda seed: self._generate_seen(policy, messages, sampling, seed), seeds))
+
+    def _generate_seen(
+        self, policy: PolicyVersion, messages: Messages, sampling: SamplingParameters, seed: int
+    ) -> Generated:
+        began = time.monotonic()
+        try:
+            generated = self._generate_one(policy, messages, sampling, seed)
+        except BackendError as error:
+            self.seen.append(Seen(policy, time.monotonic() - began, error=str(error)))
+            raise
+        empty = not generated.text.strip()
+        self.seen.append(Seen(policy, time.monotonic() - began, tokens=generated.token_count, empty=empty))
+        return generated
 
     def _generate_one(
         self, policy: PolicyVersion, messages: Messages, sampling: SamplingParameters, seed: int
@@ -168,7 +198,7 @@ class Backend(ABC):
         headers = {"Authorization": f"Bearer {self._token()}"} if self._token() else {}
         try:
             answer = httpx.request(
-                method, (base or self.url) + path, headers=headers, timeout=ADMIN_TIMEOUT_S, **options
+                method, (base or self.url) + path, headers=headers, timeout=self.timeout_s, **options
             )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__

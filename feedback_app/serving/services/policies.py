@@ -110,12 +110,17 @@ def restage_missing() -> list[str]:
     An endpoint that does not answer is left for the next tick, and said so.
     """
     staged = []
+    troubles: dict[int, str] = {}
     for deployment in Deployment.objects.select_related("endpoint", "live", "project"):
         if deployment.endpoint.backend == Endpoint.Backend.EMBEDDED:
             deployment.endpoint = ensure_endpoint(name=deployment.endpoint.name)
+        troubles.setdefault(deployment.endpoint.pk, "")
         try:
             if ensure_staged(deployment=deployment):
                 staged.append(deployment.live.name)
         except BackendError as error:
+            troubles[deployment.endpoint.pk] = str(error)
             logger.warning("restage project=%s policy=%s: %s", deployment.project.slug, deployment.live.name, error)
+    for pk, trouble in troubles.items():
+        Endpoint.objects.filter(pk=pk).update(looked_at=timezone.now(), trouble=trouble)
     return staged

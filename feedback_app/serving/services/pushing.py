@@ -24,6 +24,8 @@ from feedback_app.serving.backends import Backend, BackendError, backend_of
 from feedback_app.serving.backends.base import read_canary
 from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
 from feedback_app.serving.services.policies import ensure_endpoint, ensure_staged
+from feedback_app.serving.services.soaks import Takeback, begin_soak, end_soaks
+from feedback_app.serving.soak_rules import SoakRules
 from training.records import MANIFEST, CanaryPrompt, DataError, file_sha256, verify_manifest
 
 logger = logging.getLogger(__name__)
@@ -31,8 +33,8 @@ logger = logging.getLogger(__name__)
 # thread of it renews the lease.
 LEASE = timedelta(seconds=10)
 RENEW_EVERY_S = 3.0
-
-
+# A version that was live before is gone back to without being watched anew.
+UNWATCHED = SoakRules(minutes=0.0)
 TAKEN_OVER = "its lease ran out, and it was taken to be dead"
 
 
@@ -47,6 +49,8 @@ class _Run:
     push: Push
     deployment: Deployment
     backend: Backend
+    rules: SoakRules
+    takeback: Takeback | None = None
     live_answers: bool = False
 
     def step(self, name: str, act: Callable[[], str | None]) -> None:
@@ -68,15 +72,23 @@ class _Run:
         logger.info("push policy=%s step=%s ok=%s %s", self.push.policy.name, name, ok, said)
 
 
-def push_policy(*, policy: PolicyVersion, requested_by: User | None = None, takes_over: bool = False) -> Push:
-    """Make a version live.
+def push_policy(
+    *,
+    policy: PolicyVersion,
+    requested_by: User | None = None,
+    takes_over: bool = False,
+    rules: SoakRules | None = None,
+) -> Push:
+    """Make a version live, and watch it for the time that the rules name (the site's own where none are given).
 
     takes_over: the caller alone pushes this version, so a push of it that has not ended belongs to a dead process.
 
     Raises:
         PushRefused: it did not go live, and why; the pointer is where it was.
     """
-    return _push(policy=policy, kind=Push.Kind.PUSH, requested_by=requested_by, takes_over=takes_over)
+    return _push(
+        policy=policy, kind=Push.Kind.PUSH, requested_by=requested_by, takes_over=takes_over, rules=rules or SoakRules()
+    )  # fmt: skip
 
 
 def roll_back(*, project: Project, requested_by: User | None = None) -> Push:
@@ -87,17 +99,27 @@ def roll_back(*, project: Project, requested_by: User | None = None) -> Push:
     return _push(policy=deployment.previous, kind=Push.Kind.ROLLBACK, requested_by=requested_by)
 
 
-def _push(*, policy: PolicyVersion, kind: Push.Kind, requested_by: User | None, takes_over: bool = False) -> Push:
+def take_back(*, takeback: Takeback) -> Push:
+    """Roll back a version that does badly while it is watched; raises PushRefused, also where it is watched no more."""
+    return _push(
+        policy=takeback.soak.previous, kind=Push.Kind.ROLLBACK, requested_by=None, takeback=takeback
+    )  # fmt: skip
+
+
+def _push(
+    *, policy: PolicyVersion, kind: Push.Kind, requested_by: User | None, takes_over: bool = False,
+    rules: SoakRules = UNWATCHED, takeback: Takeback | None = None,
+) -> Push:  # fmt: skip
     deployment = _deployment_for(policy)
     push = _begin(policy, kind, requested_by, takes_over)
-    run = _Run(push, deployment, backend_of(deployment.endpoint))
+    run = _Run(push, deployment, backend_of(deployment.endpoint), rules, takeback)
     try:
         with _renewed(push):
             run.step("verify", lambda: _verify(policy))
             run.step("stage", lambda: _stage(run, policy))
             run.step("identify", lambda: run.backend.identify(policy))
             run.step("canary", lambda: _canary(run, policy))
-        _flip(push, deployment, policy)
+        _flip(run, policy)
     except BaseException as error:
         # Whatever ended it, a fault of ours or a signal: the place is free for the next push at once.
         refused = isinstance(error, PushRefused)
@@ -193,7 +215,7 @@ def _canary(run: _Run, policy: PolicyVersion) -> str:
     live = run.deployment.live
     for prompt in canary["prompts"]:
         answer = run.backend.greedy(policy, prompt, canary["max_new_tokens"])
-        worst = max(worst, _difference(answer, prompt, tolerance))
+        worst = max(worst, canary_difference(answer, prompt, tolerance))
         if run.live_answers:
             # Both are asked, and not only the trainer's record: weights that answer under two names answer alike.
             apart = max(apart, _distance(run.backend.greedy(live, prompt, canary["max_new_tokens"]), answer))
@@ -207,7 +229,7 @@ def _canary(run: _Run, policy: PolicyVersion) -> str:
     return f"{said}; {apart:.3f} from those of {live.name}"
 
 
-def _difference(answer: CanaryPrompt, expected: CanaryPrompt, tolerance: float) -> float:
+def canary_difference(answer: CanaryPrompt, expected: CanaryPrompt, tolerance: float) -> float:
     """Return the largest difference of a log-probability, up to and with the first token that is another.
 
     There two tokens were nearly equal, or their log-probabilities differ too: each side took its likeliest.
@@ -238,23 +260,31 @@ def _distance(answer: CanaryPrompt, other: CanaryPrompt) -> float:
 
 
 @transaction.atomic
-def _flip(push: Push, deployment: Deployment, policy: PolicyVersion) -> None:
+def _flip(run: _Run, policy: PolicyVersion) -> None:
     """Move the pointer: from this commit on every new prompt is answered by the version.
 
-    A push that was taken over by another process meanwhile moves nothing.
+    A push that was taken over by another process meanwhile moves nothing, nor does one that takes back what is
+    watched no more.
     """
+    push, takeback = run.push, run.takeback
     if not Push.objects.select_for_update().filter(pk=push.pk, state=Push.State.RUNNING).exists():
         raise PushRefused("flip: another process has taken this push over")
-    current = Deployment.objects.select_for_update().get(pk=deployment.pk)
+    current = Deployment.objects.select_for_update().get(pk=run.deployment.pk)
+    if takeback is not None and not takeback.ended_by(push):
+        raise PushRefused("flip: the version is not watched any more")
     if current.live_id != policy.pk:
+        end_soaks(push=push)
+        if run.rules.minutes:
+            begin_soak(push=push, previous=current.live, rules=run.rules)
         current.previous_id, current.live = current.live_id, policy
     current.flipped_at = timezone.now()
     current.save(update_fields=["previous", "live", "flipped_at"])
     if not _end(push, Push.State.LIVE, ""):
         raise PushRefused(TAKEN_OVER)
     record_audit(
-        actor=push.requested_by, action=f"policy.{push.kind}", subject=policy.name, project_slug=policy.project.slug
-    )
+        actor=push.requested_by, action=f"policy.{push.kind}", subject=policy.name, project_slug=policy.project.slug,
+        detail={"cause": takeback.cause, **takeback.figures} if takeback else {},
+    )  # fmt: skip
 
 
 def _end(push: Push, state: Push.State, error: str) -> bool:
