@@ -295,6 +295,8 @@ class EvaluateConfig(StageConfig):
     preferences: str = ""  # held-out pairs, for the judge's accuracy
     reward_under_test: str = ""  # PPO's own reward model: its accuracy on the same pairs
     perplexity_text: str = ""  # a file; empty: a fixed text of ours
+    skills: str = ""  # a file of questions, summaries and replies with their answers; empty: ours
+    skill_items: int = 64  # of each kind at most; 0: retained skills are not measured
     max_prompts: int = 64
     batch: int = 16
     response_length: int = 48
@@ -307,6 +309,7 @@ class EvaluateConfig(StageConfig):
         super().__post_init__()
         for key in ("max_prompts", "batch", "response_length", "max_prompt_length", "bootstrap"):
             self.check(getattr(self, key) >= 1, key, "1 or more")
+        self.check(self.skill_items >= 0, "skill_items", "0 or more")
         self.check(self.temperature > 0, "temperature", "above 0")
         self.check(0 < self.top_p <= 1, "top_p", "above 0, at most 1")
 

@@ -15,27 +15,25 @@ from training.accuracy import accuracy_metrics, longer_wins
 from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
 from training.config import ConfigError, EvaluateConfig, is_directory_reward
 from training.divergence import sequence_kl
-from training.fixed_text import FIXED_TEXT
-from training.head import state_logprobs
+from training.likelihood import read_perplexity_text, text_perplexity
 from training.models import (
     Batch,
     check_plain_head,
     encode,
     load_causal,
     load_tokenizer,
-    make_batch,
     model_directory,
     output_weight,
     render_prompt,
     resolve_dtype,
     response_states,
 )
-from training.records import DataError, PreferenceRow, PromptRow, read_preferences, read_prompts
+from training.records import PreferenceRow, PromptRow, read_preferences, read_prompts
 from training.rewards import Reward, load_reward
 from training.rollout import Sampling, draw_seeds, sample_responses
+from training.skills import SkillResult, SkillTest
 from training.statistics import mean_interval
 
-PERPLEXITY_WINDOW = 256  # tokens
 ROLES = ("policy", "parent", "base")
 
 
@@ -57,6 +55,7 @@ class Observation:
     seeds: list[int] = field(default_factory=list)
     perplexity: float = math.nan
     kl: float = 0.0  # of the policy from it, a sequence; the policy's own is 0
+    skills: list[SkillResult] = field(default_factory=list)  # by item
 
 
 def choose_prompts(rows: Sequence[PromptRow], count: int, seed: int) -> list[PromptRow]:
@@ -74,15 +73,17 @@ class Evaluation:
     def __init__(self, config: EvaluateConfig) -> None:
         self.config = config
         self.prompts = choose_prompts(read_prompts(config.prompts), config.max_prompts, config.seed)
-        self.text = _perplexity_text(config.perplexity_text)
+        self.text = read_perplexity_text(config.perplexity_text)
+        self.skills = SkillTest(config)
         self.paths = {role: getattr(config, role) for role in ROLES if getattr(config, role)}
         self.trace: PolicyTrace | None = None
         self.observations: dict[str, Observation] = {}
 
     @property
     def steps(self) -> int:
-        """Return how many batches are sampled in all."""
-        return len({_place(path) for path in self.paths.values()}) * -(-len(self.prompts) // self.config.batch)
+        """Return how many batches are answered in all."""
+        batches = -(-len(self.prompts) // self.config.batch) + self.skills.batches
+        return len({_place(path) for path in self.paths.values()}) * batches
 
     def of(self, role: str) -> Observation:
         return self.observations[_place(self.paths[role])]
@@ -112,6 +113,7 @@ class Evaluation:
         if not first:
             seen.kl = self._kl_from(model)
         seen.perplexity = text_perplexity(model, tokenizer, self.text)
+        seen.skills = self.skills.put_to(model, tokenizer, lambda: done(role))
         return seen
 
     def _answer(self, model: Any, tokenizer: Any, rows: Sequence[PromptRow], index: int, seen: Observation) -> Batch:
@@ -156,7 +158,8 @@ class Evaluation:
             values[f"perplexity/{role}"] = seen.perplexity
             if role != "policy":
                 values[f"kl/{role}"] = seen.kl
-        return values
+        others = {role: self.of(role).skills for role in self.paths if role != "policy"}
+        return values | self.skills.metrics(policy.skills, others)
 
     def judge(self, reward: Reward) -> tuple[dict[str, float], dict[str, list[float]]]:
         """Return (metrics, each role's scores): a win is 1, a tie 0.5, and the interval is over prompts.
@@ -207,38 +210,6 @@ def _place(path: str) -> str:
     return str(inside.resolve()) if inside.exists() else path
 
 
-def _perplexity_text(path: str) -> str:
-    if not path:
-        return FIXED_TEXT
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"perplexity_text: {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"perplexity_text: {path}: not UTF-8: {error}") from error
-    if not text.strip():
-        raise DataError(f"perplexity_text: {path}: is empty")
-    return text
-
-
-@torch.no_grad()
-def text_perplexity(model: Any, tokenizer: Any, text: str) -> float:
-    """Return exp of the mean negative log-likelihood a token, each window's first token given and not counted."""
-    tokens = encode(tokenizer, text)
-    limit = min(PERPLEXITY_WINDOW, getattr(model.config, "max_position_embeddings", PERPLEXITY_WINDOW))
-    windows = [tokens[start : start + limit] for start in range(0, len(tokens), limit)]
-    windows = [window for window in windows if len(window) > 1]
-    if not windows:
-        raise DataError("perplexity_text: two tokens at least are needed")
-    total, count = 0.0, 0
-    for window in windows:
-        batch = make_batch([window[:1]], [window[1:]], tokenizer.pad_token_id)
-        states_BTH = response_states(model, batch)
-        logprobs_BT = state_logprobs(states_BTH, output_weight(model), batch.response_tokens_BT, batch.mask_BT)
-        total, count = total - float(logprobs_BT.cpu().double().sum()), count + len(window) - 1
-    return math.exp(total / count)
-
-
 def pair_scores(reward: Reward, rows: Sequence[PreferenceRow]) -> tuple[Tensor, Tensor]:
     """Return (chosen, rejected) scores of preference rows; a last turn is scored in the light of all before it."""
     sides = [[*row.prompt, *row.chosen] for row in rows] + [[*row.prompt, *row.rejected] for row in rows]
@@ -253,7 +224,7 @@ def judge_accuracy(reward: Reward, rows: Sequence[PreferenceRow]) -> dict[str, f
 
 
 def run(config: EvaluateConfig, output: OutputDirectory) -> None:
-    """Evaluate a policy; metrics.json and samples.jsonl are what a gate and a reader look at.
+    """Evaluate a policy; metrics.json, samples.jsonl and skills.jsonl are what a gate and a reader look at.
 
     Raises:
         ConfigError, DataError: something named in the config cannot be used.
@@ -283,10 +254,13 @@ def run(config: EvaluateConfig, output: OutputDirectory) -> None:
         if pairs:
             metrics |= _preference_metrics(config, judged, pairs)
     evaluation.write_samples(output.path / "samples.jsonl", scores)
+    results = {role: evaluation.of(role).skills for role in evaluation.paths}
+    evaluation.skills.write(output.path / "skills.jsonl", results)
     output.log({"update": steps, "updates": steps, **metrics})
     models = [path for path in (config.policy, config.parent, config.base) if path]
     rewards = [path for path in (config.reward, config.reward_under_test) if path and is_directory_reward(path)]
-    files = [path for path in (config.prompts, config.preferences, config.perplexity_text) if path]
+    named = (config.prompts, config.preferences, config.perplexity_text, config.skills)
+    files = [path for path in named if path]
     output.finish(metrics, data=files, parents=list(dict.fromkeys([*models, *rewards, *config.parents])))
 
 

@@ -322,7 +322,7 @@ def test_evaluate_compares_a_policy_with_itself_as_even_and_with_another_as_meas
     settings = {
         "policy": tmp_path / "ppo", "parent": tmp_path / "ppo" / "model", "base": tiny, "prompts": ppo["prompts"],
         "reward": CODES, "reward_under_test": scorer, "preferences": preferences, "response_length": 6,
-        "dtype": "float32",
+        "dtype": "float32", "skill_items": 2,
     }  # fmt: skip
     assert run_stage("evaluate", tmp_path / "out", settings) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -332,6 +332,13 @@ def test_evaluate_compares_a_policy_with_itself_as_even_and_with_another_as_meas
     assert metrics["win_rate/base_low"] <= metrics["win_rate/base"] <= metrics["win_rate/base_high"]
     assert metrics["reward_under_test/accuracy"] > 0.5  # the reward model learned vowels
     assert metrics["n/pairs"] == 40
+    # The same model has lost nothing; another one scores the replies otherwise.
+    assert (
+        metrics["skills/dialogue_logprob_change_parent_high"] == 0.0 != metrics["skills/dialogue_logprob_change_base"]
+    )
+    skills = [json.loads(line) for line in (tmp_path / "out" / "skills.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in skills] == ["qa"] * 2 + ["summary"] * 2 + ["dialogue"] * 2
+    assert skills[0]["policy"]["scores"] == skills[0]["parent"]["scores"]
     samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == 10
     # What a blind comparison asks of an answer: whose prompt, by which seed, and whether it ended or was cut at 6.

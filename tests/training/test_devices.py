@@ -9,7 +9,7 @@ import torch
 from tests.training.pretended import DEVICE, OnDevice, pretended_device
 from training import devices
 from training.config import ConfigError, PPOConfig, RewardConfig, SFTConfig
-from training.evaluate import text_perplexity
+from training.likelihood import text_perplexity
 from training.models import load_causal, load_tokenizer, make_batch
 from training.ppo import PPO
 from training.reward import RewardTraining
