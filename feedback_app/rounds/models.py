@@ -117,6 +117,7 @@ class RoundStep(models.Model):
     directory = models.CharField(max_length=500, blank=True, help_text=_("below DATA_DIR; holds the manifest"))
     progress = models.JSONField(default=list, help_text=_("lines of progress.jsonl, as copied"))
     metrics = models.JSONField(default=dict)
+    usage = models.JSONField(default=dict, help_text=_("what the trainer took of its machine when last looked at"))
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -205,3 +206,44 @@ class Simulation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project}: {self.judged} of {self.judgments} {self.preference}"
+
+
+class Trial(models.Model):
+    """Two steps of each trainer by a recipe that need not be saved, to know what a round would take; its own queue."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", _("queued")
+        RUNNING = "running", _("running")
+        DONE = "done", _("done")
+        FAILED = "failed", _("failed")
+        CANCELLED = "cancelled", _("cancelled")
+
+    ACTIVE = [State.QUEUED, State.RUNNING]
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="trials")
+    config = models.JSONField(help_text=_("the recipe as it was tried"))
+    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
+    stage = models.CharField(max_length=16, blank=True, help_text=_("the trainer that runs"))
+    results = models.JSONField(default=list, help_text=_("what each trainer took"))
+    error = models.TextField(blank=True)
+    fence = models.PositiveIntegerField(default=0)
+    lease_owner = models.CharField(max_length=200, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    cancel_requested = models.BooleanField(default=False)
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "rounds_trial"
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project"], condition=Q(state__in=["queued", "running"]), name="trial_one_active_a_project"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project}: try {self.state}"

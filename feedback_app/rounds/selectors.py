@@ -11,7 +11,7 @@ from feedback_app.annotation.models import Judgment
 from feedback_app.projects.models import Project
 from feedback_app.rounds.leases import claimable
 from feedback_app.rounds.models import Round, RoundStep
-from feedback_app.rounds.supervisor import log_tail
+from feedback_app.rounds.trainers import log_tail
 from feedback_app.rounds.workspace import step_dir
 
 

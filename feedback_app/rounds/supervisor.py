@@ -3,10 +3,7 @@
 import contextlib
 import json
 import logging
-import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,17 +13,13 @@ from typing import Any
 from django.db import connection
 
 from feedback_app.rounds.leases import DATABASE_AWAY, LEASE, RENEW_EVERY_S, LeaseLost, fenced, renew_lease
+from feedback_app.rounds.machine import Gauge
 from feedback_app.rounds.models import Round, RoundStep
-from feedback_app.rounds.recipes import STAGES
-from training.config import LIFELINE_VARIABLE, make_config, to_toml
+from feedback_app.rounds.trainers import last_words, log_path, trainer, write_command
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.3
 REPORT_EVERY_S = 2.0
-# With RENEW_EVERY_S before it, in which a cancel is noticed: all within ten seconds.
-STOP_GRACE_S = 5.0
-NICENESS = 10
-LOG_TAIL = 20
 # What a trainer ends with that was asked to stop and has written its checkpoint.
 STOPPED = 130
 
@@ -68,11 +61,14 @@ class StepRun:
         if now > self.deadline:
             raise StepFailed("the round's time limit (max_hours) has passed")
 
-    def report(self, lines: list[dict[str, Any]]) -> None:
-        """Put what the trainer has written so far into the step's row."""
+    def report(self, lines: list[dict[str, Any]] | None, usage: dict[str, Any] | None) -> None:
+        """Put what the trainer has written so far, and what it takes, into the step's row; None is nothing new."""
+        news = {key: value for key, value in (("progress", lines), ("usage", usage)) if value is not None}
+        if not news:
+            return
         try:
             with fenced(round_id=self.held.pk, fence=self.held.fence):
-                RoundStep.objects.filter(pk=self.step.pk).update(progress=lines)
+                RoundStep.objects.filter(pk=self.step.pk).update(**news)
         except DATABASE_AWAY as error:
             self._bear(error)
 
@@ -100,15 +96,9 @@ def run_trainer(
         TrainerKilled: by a signal from elsewhere, as the kernel's when memory runs out.
         StepFailed: with the last words of its log.
     """
-    checked = make_config(STAGES[stage], config)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    config_path = directory.parent / f"{directory.name}.toml"
-    config_path.write_text(to_toml(checked), encoding="utf-8")
-    command = [
-        *(run.held.config["launcher"] or [sys.executable, "-W", "ignore"]), "-m", "training", stage,
-        "--config", str(config_path), "--output", str(directory), *(["--resume"] if resume else []),
-    ]  # fmt: skip
-    log = directory.parent / f"{directory.name}.log"
+    launcher = run.held.config["launcher"]
+    command = write_command(launcher, stage=stage, config=config, directory=directory, resume=resume)
+    log = log_path(directory)
     code = _supervise(run, command, log, directory / "progress.jsonl", part)
     if code < 0 or code == STOPPED:
         raise TrainerKilled(f"{stage} was ended by a signal (exit code {code}): {last_words(log)}")
@@ -117,33 +107,10 @@ def run_trainer(
 
 
 def _supervise(run: StepRun, command: Sequence[str], log: Path, progress: Path, part: str) -> int:
-    reader, writer = os.pipe()
     earlier = [line for line in run.step.progress if line.get("part", "") != part]
-    try:
-        with log.open("ab") as out:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                pass_fds=[reader],
-                env=os.environ | {LIFELINE_VARIABLE: str(reader)},
-                preexec_fn=_give_way,
-            )
-        os.close(reader)
+    with trainer(command, log) as process:
         logger.info("round=%s fence=%s step=%s pid=%s", run.held.pk, run.held.fence, run.step.name, process.pid)
-        try:
-            return _watch(run, process, _Reader(progress, part, earlier))
-        finally:
-            _stop_group(process)
-    finally:
-        os.close(writer)
-
-
-def _give_way() -> None:
-    """In the child: judging stays quick while it trains."""
-    os.nice(NICENESS)
+        return _watch(run, process, _Reader(progress, part, earlier))
 
 
 class _Reader:
@@ -166,48 +133,20 @@ class _Reader:
 
 
 def _watch(run: StepRun, process: subprocess.Popen[bytes], reader: _Reader) -> int:
-    reported_at = 0.0
+    reported_at, gauge = 0.0, Gauge(process.pid)
     while True:
         code = process.poll()
         if code is not None or time.monotonic() - reported_at >= REPORT_EVERY_S:
             reported_at = time.monotonic()
-            if (lines := reader.lines()) is not None:
+            usage = gauge.read() if code is None else None
+            lines = reader.lines()
+            if lines is not None:
                 run.step.progress = lines
-                run.report(lines)
+            run.report(lines, usage)
         if code is not None:
             return code
         run.heartbeat()
         time.sleep(POLL_S)
 
 
-def _stop_group(process: subprocess.Popen[bytes]) -> None:
-    """End the trainer and all it started: asked first, so that it can write a checkpoint."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_GRACE_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def last_words(log: Path) -> str:
-    """Return the last line of a log that says something."""
-    try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except FileNotFoundError:
-        return "no log"
-    return lines[-1][-500:] if lines else "no log"
-
-
-def log_tail(directory: Path) -> list[str]:
-    """Return the last lines of a step's log."""
-    log = directory.parent / f"{directory.name}.log"
-    try:
-        return log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
-    except FileNotFoundError:
-        return []
-
-
-__all__ = ["Cancelled", "LeaseLost", "StepFailed", "StepRun", "TrainerKilled", "last_words", "log_tail", "run_trainer"]
+__all__ = ["Cancelled", "LeaseLost", "StepFailed", "StepRun", "TrainerKilled", "run_trainer"]
