@@ -58,6 +58,7 @@ ROWS = (
     ("win_rate/base", "Win rate over the base"),
     ("reward_under_test/accuracy", "Accuracy of PPO's reward model on held-out pairs"),
     ("reward/accuracy", "Accuracy of the judge on held-out pairs"),
+    ("agreement/held_out", "Agreement of one annotator with another on them"),
     ("reward/length_rule", "Accuracy of the rule that the longer answer wins"),
     ("kl/parent", "KL to the parent, nats a response"),
     ("kl/base", "KL to the base, nats a response"),

@@ -16,6 +16,16 @@ from feedback_app.rounds.recipe_text import with_operators, without_operators
 from feedback_app.rounds.recipes import FILLED_IN, OPERATORS_ALONE, STAGES, TABLES, Recipe, RecipeError, parse_recipe
 
 ORIGINS = (("parent", gettext_lazy("the live policy")), ("base", gettext_lazy("the base model")))
+# Settings that are one of a few words.
+WORDS: dict[str, Any] = {
+    "start_from": ORIGINS,
+    "reference": ORIGINS,
+    "gate.human_undecided": (
+        ("approval", gettext_lazy("a manager decides")),
+        ("pass", gettext_lazy("it passes")),
+        ("reject", gettext_lazy("it is rejected")),
+    ),
+}
 # What a round reads of judgments unless its recipe says otherwise; truncated as the export step takes it.
 JUDGMENTS: dict[str, Any] = {
     name: getattr(ExportOptions(), name)
@@ -92,8 +102,8 @@ SETTINGS = _settings()
 def _field(setting: Setting) -> forms.Field:
     """Return a field that may be left empty, which means the default it shows."""
     more: dict[str, Any] = {"label": setting.label, "required": False}
-    if setting.name in ("start_from", "reference"):
-        return forms.ChoiceField(choices=ORIGINS, **more)
+    if setting.key in WORDS:
+        return forms.ChoiceField(choices=WORDS[setting.key], **more)
     if setting.table == "judgments" and setting.name in CHOICES:
         return _choice(JUDGMENT_WORDS[setting.name], setting.default, more)
     if setting.kind is bool:

@@ -28,21 +28,43 @@ class RecipeError(ValueError):
     """A recipe that cannot be used; the message begins with its key."""
 
 
+# What becomes of a policy that annotators find neither better nor worse.
+UNDECIDED = ("approval", "pass", "reject")
+MOST_HUMAN_JUDGMENTS = 10_000
+
+
 @dataclass(frozen=True)
 class Gate:
-    """What a policy must show on held-out prompts before it may go live; 0 turns a bound off."""
+    """What a policy must show on held-out prompts before it may go live; 0 turns a bound off.
+
+    The last three are the human gate: blind comparisons with the parent by annotators, once all else holds.
+    """
 
     approval: bool = False
     win_rate_over_parent: float = 0.5  # the upper end of its interval must reach this: not plainly worse
+    win_rate_over_base: float = 0.0  # likewise
     max_kl: float = 60.0  # nats a response, from the parent
+    max_kl_from_base: float = 0.0  # off: it grows with every round
     max_length_ratio: float = 4.0
     min_length_ratio: float = 0.0
     max_perplexity_ratio: float = 3.0
+    reward_accuracy: float = 0.0  # as a share of how far annotators agree; the interval's upper end must reach it
+    no_alarm: bool = True  # where the PPO settings ask for an alarm, it must not have rung
+    human_judgments: int = 0  # at most; fewer where the interval decides before
+    human_win_rate: float = 0.5  # the interval must lie above it, or below
+    human_undecided: str = "approval"  # where it lies across: a person decides, or the policy passes, or it fails
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            if entry.name != "approval" and getattr(self, entry.name) < 0:
+            value = getattr(self, entry.name)
+            if isinstance(value, int | float) and value < 0:
                 raise RecipeError(f"gate.{entry.name}: 0 or more")
+        if not 0 < self.human_win_rate < 1:
+            raise RecipeError("gate.human_win_rate: between 0 and 1")
+        if self.human_judgments > MOST_HUMAN_JUDGMENTS:
+            raise RecipeError(f"gate.human_judgments: {MOST_HUMAN_JUDGMENTS} at most")
+        if self.human_undecided not in UNDECIDED:
+            raise RecipeError(f"gate.human_undecided: one of {', '.join(UNDECIDED)}, not {self.human_undecided!r}")
 
 
 # Tables of plain values, each read into its own kind.

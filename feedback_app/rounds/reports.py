@@ -214,6 +214,12 @@ def _accuracies(metrics: Mapping[str, Any]) -> list[Figure]:
     found = _shares(
         metrics, "reward_under_test/accuracy", _("Reward model agrees with people"), half=True, note=note
     ) + _shares(metrics, "reward/accuracy", _("The judge agrees with people"), half=True, note=note)
+    if "agreement/held_out" in metrics:
+        found.append(Figure(
+            label=_("One annotator agrees with another"), value=metrics["agreement/held_out"], half=True,
+            low=metrics["agreement/held_out"], high=metrics["agreement/held_out"],
+            note=_("what a reward model can reach at the most"),
+        ))  # fmt: skip
     if "reward/length_rule" in metrics:
         found.append(Figure(
             label=_("“The longer answer wins” agrees with people"), value=metrics["reward/length_rule"], half=True,
@@ -265,7 +271,10 @@ def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
 GATE_NAMES = {
     "win rate over the parent": gettext_lazy("Win rate over the parent"),
     "win rate over the base": gettext_lazy("Win rate over the base"),
+    "reward model against annotators": gettext_lazy("Reward model against annotators"),
+    "over-optimisation alarm": gettext_lazy("Over-optimisation alarm"),
     "KL to the parent": gettext_lazy("KL to the parent"),
+    "KL to the base": gettext_lazy("KL to the base"),
     "response length": gettext_lazy("Response length"),
     "perplexity on a fixed text": gettext_lazy("Perplexity on a fixed text"),
 }

@@ -25,4 +25,5 @@ def evaluate(run: StepRun) -> dict[str, Any]:
     if exported["pairs/held_out"]:
         config |= {"preferences": str(files / "held_out.jsonl"), "reward_under_test": str(rewards / "model")}
     _, metrics = train_part(run, "evaluate", "evaluate", config)
-    return {**metrics, "independent_judge": bool(exported["pairs/judge"]) or "reward" in recipe.evaluate}
+    ceiling = {name: value for name, value in exported.items() if name.startswith("agreement/")}
+    return {**metrics, **ceiling, "independent_judge": bool(exported["pairs/judge"]) or "reward" in recipe.evaluate}

@@ -16,6 +16,7 @@ from feedback_app.datasets.services import create_dataset_version
 from feedback_app.datasets.services.versions import split_files, verify_dataset
 from feedback_app.rounds.leases import fenced
 from feedback_app.rounds.models import Round
+from feedback_app.rounds.steps.ceiling import agreement_on_held_out
 from feedback_app.rounds.steps.inputs import recipe_of
 from feedback_app.rounds.supervisor import StepFailed, StepRun
 from feedback_app.rounds.workspace import seal, step_dir
@@ -53,7 +54,8 @@ def export(run: StepRun) -> dict[str, Any]:
     _write(directory / "reward.jsonl", reward)
     _write(directory / "judge.jsonl", judge)
     _write(directory / "held_out.jsonl", held_out)
-    counts = _prompts(held, directory, notes)
+    counts: dict[str, float] = _prompts(held, directory, notes)
+    counts |= agreement_on_held_out(project=held.project, judgments=recipe.judgments)
     if recipe.use_sft:
         counts["rewrites"] = _rewrites(held, recipe.judgments, directory)
     seal(directory, "export")
@@ -113,7 +115,7 @@ def _bounded(rows: Sequence[Row], most: int) -> list[Row]:
     return sorted(chosen, key=lambda row: str(row["id"]))
 
 
-def _prompts(held: Round, directory: Path, notes: list[str]) -> dict[str, int]:
+def _prompts(held: Round, directory: Path, notes: list[str]) -> dict[str, float]:
     """Write the prompts that PPO learns on (train side) and those that it is evaluated on (validation side)."""
     train = _prompt_rows(held, Prompt.Split.TRAIN)
     other = _prompt_rows(held, Prompt.Split.VALIDATION)
