@@ -30,6 +30,7 @@ def policy_as_json(policy: PolicyVersion, *, live: bool) -> dict[str, Any]:
         "evaluation": policy.evaluation,
         "tainted_at": policy.tainted_at,
         "taint_reason": policy.taint_reason,
+        "withheld": policy.withheld,
         "created_at": policy.created_at,
         "live": live,
     }

@@ -65,6 +65,9 @@ class PolicyVersion(models.Model):
         null=True, blank=True, help_text=_("when something was erased of what it, or what it came of, learned from")
     )
     taint_reason = models.CharField(max_length=300, blank=True)
+    withheld = models.CharField(
+        max_length=300, blank=True, help_text=_("why it may not go live: the round that made it has not let it through")
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -7,6 +7,7 @@ from feedback_app.serving.services.policies import (
     ensure_endpoint,
     ensure_staged,
     register_policy,
+    release_policy,
     restage_missing,
 )
 from feedback_app.serving.services.pushing import PushRefused, push_policy, roll_back
@@ -21,6 +22,7 @@ __all__ = [
     "push_policy",
     "record_samples",
     "register_policy",
+    "release_policy",
     "restage_missing",
     "roll_back",
     "serve_project_from",

@@ -63,8 +63,11 @@ def register_policy(
     round_id: UUID | None = None,
     evaluation: dict[str, object] | None = None,
     registered_by: User | None = None,
+    withheld: str = "",
 ) -> PolicyVersion:
     """Make the project's next version of a directory; a round's is made once however often it is asked for.
+
+    withheld: why it may not go live until release_policy is called.
 
     Raises:
         DataError: a round's directory holds no manifest: the stage that wrote it was not done.
@@ -87,9 +90,16 @@ def register_policy(
         manifest_sha256=file_sha256(manifest) if manifest.is_file() else "",
         round_id=round_id,
         evaluation=evaluation or {},
+        withheld=withheld,
     )
     record_audit(actor=registered_by, action="policy.register", subject=policy.name, project_slug=project.slug)
     return policy
+
+
+def release_policy(*, policy: PolicyVersion) -> None:
+    """Let a version that was withheld go live from now on."""
+    policy.withheld = ""
+    policy.save(update_fields=["withheld"])
 
 
 def ensure_staged(*, deployment: Deployment) -> bool:

@@ -179,6 +179,8 @@ def _begin(policy: PolicyVersion, kind: Push.Kind, requested_by: User | None, ta
 
 
 def _verify(policy: PolicyVersion) -> str:
+    if policy.withheld:
+        raise DataError(policy.withheld)
     if not policy.manifest_sha256:
         if not Path(policy.directory).is_dir():
             raise DataError(f"{policy.directory}: is no directory")
