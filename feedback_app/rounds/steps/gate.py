@@ -9,7 +9,7 @@ from django.utils.translation import gettext_noop as _
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import Gate
 from feedback_app.rounds.sentences import keep_sentence
-from feedback_app.rounds.steps.inputs import metrics_of, recipe_of
+from feedback_app.rounds.steps.inputs import made_by, metrics_of, recipe_of
 from feedback_app.rounds.supervisor import StepRun
 
 
