@@ -13,7 +13,9 @@ from feedback_app.rounds.steps.gate import judge_evaluation
 
 MEASURED = {
     "win_rate/parent": 0.4, "win_rate/parent_low": 0.32, "win_rate/parent_high": 0.48, "response/length": 40.0,
-    "response/length_parent": 50.0, "perplexity/policy": 22.0, "perplexity/base": 20.0,
+    "response/length_parent": 50.0, "perplexity/policy": 22.0, "perplexity/base": 20.0, "skills/qa_f1": 0.3,
+    "skills/qa_f1_parent": 0.3, "skills/qa_f1_change_parent": 0.0, "skills/qa_f1_change_parent_low": -0.1,
+    "skills/qa_f1_change_parent_high": 0.1,
 }  # fmt: skip
 
 
