@@ -66,6 +66,12 @@ ROWS = (
     ("response/length_parent", "Tokens of the parent's"),
     ("perplexity/policy", "Perplexity on a fixed text"),
     ("perplexity/base", "Perplexity of the base on it"),
+    ("skills/qa_f1", "Answering questions, F1 as SQuAD's"),
+    ("skills/qa_f1_change_parent", "Its difference from the parent's"),
+    ("skills/summary_rougeL", "Summarising, ROUGE-L"),
+    ("skills/summary_rougeL_change_parent", "Its difference from the parent's"),
+    ("skills/dialogue_rougeL", "Replies in dialogue, ROUGE-L"),
+    ("skills/dialogue_rougeL_change_parent", "Its difference from the parent's"),
 )
 
 

@@ -21,7 +21,9 @@ FILLED_IN = {
     "evaluate": {"policy", "parent", "base", "prompts", "preferences", "reward_under_test"},
 }
 # Code, addresses and paths: from an operator's file alone, never from a page or the API.
-OPERATORS_ALONE = {"ppo": {"reward", "ensemble", "watch_reward", "ptx"}, "evaluate": {"reward", "perplexity_text"}}
+OPERATORS_ALONE = {
+    "ppo": {"reward", "ensemble", "watch_reward", "ptx"}, "evaluate": {"reward", "perplexity_text", "skills"},
+}  # fmt: skip
 
 
 class RecipeError(ValueError):
@@ -48,6 +50,7 @@ class Gate:
     max_length_ratio: float = 4.0
     min_length_ratio: float = 0.0
     max_perplexity_ratio: float = 3.0
+    max_skill_loss: float = 0.1  # of the parent's score in questions, summaries, dialogue; lost for certain
     reward_accuracy: float = 0.0  # as a share of how far annotators agree; the interval's upper end must reach it
     no_alarm: bool = True  # where the PPO settings ask for an alarm, it must not have rung
     human_judgments: int = 0  # at most; fewer where the interval decides before
@@ -109,6 +112,8 @@ class Recipe:
                 raise RecipeError(f"{key}: 0 or more")
         if self.max_hours <= 0:
             raise RecipeError("max_hours: above 0")
+        if self.gate.max_skill_loss and self.evaluate.get("skill_items") == 0:
+            raise RecipeError("gate.max_skill_loss: 0, for evaluate.skill_items is 0 and nothing is measured")
 
     def as_json(self) -> dict[str, Any]:
         """Return the form that parse_recipe reads and a round freezes."""
@@ -240,7 +245,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "updates": 16, "rollout_batch": 16, "response_length": 40, "ppo_epochs": 2, "minibatch": 16,
             "critic": "head", "max_prompt_length": 128, "checkpoint_every": 5, "samples_every": 5,
         },
-        "evaluate": {"max_prompts": 24, "response_length": 40, "max_prompt_length": 128},
+        "evaluate": {"max_prompts": 24, "response_length": 40, "max_prompt_length": 128, "skill_items": 24},
     },
     "smollm2": {
         "reward": {"epochs": 2, "max_length": 512},

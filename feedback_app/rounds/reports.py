@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from feedback_app.projects.models import Project
 from feedback_app.rounds.curves import pace
+from feedback_app.rounds.figures import Figure, compared, skill_figures
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.selectors import rounds_of
 from feedback_app.rounds.sentences import say_sentence
@@ -151,30 +152,6 @@ def running_step(held: Round) -> RoundStep | None:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One line of an evaluation: a share with its interval, or a number beside the parent's and the base's."""
-
-    label: str
-    value: float
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    half: bool = False
-    beside: list[tuple[str, float]] = field(default_factory=list)
-    note: str = ""
-
-    @property
-    def share(self) -> dict[str, Any] | None:
-        """Return the interval as the drawing takes it, in hundredths; None where there is none."""
-        if self.low is None or self.high is None:
-            return None
-        return {
-            "share": self.value, "low": self.low, "high": self.high, "at": 100 * self.value, "from": 100 * self.low,
-            "width": max(100 * (self.high - self.low), 0.5),
-        }  # fmt: skip
-
-
 def evaluation_figures(metrics: Mapping[str, Any]) -> list[Figure]:
     """Return what an evaluation found, in the order that a person decides by; what was not measured is left out."""
     asked = int(metrics.get("n/prompts", 0))
@@ -191,9 +168,10 @@ def evaluation_figures(metrics: Mapping[str, Any]) -> list[Figure]:
         for key, label in (("kl/parent", _("KL to the parent")), ("kl/base", _("KL to the base")))
         if key in metrics
     ]
-    figures += _compared(metrics, "response/length", "", _("Response length"), _("tokens"))
-    figures += _compared(metrics, "perplexity", "/policy", _("Perplexity on a fixed text"), "")
-    figures += _compared(metrics, "objective/scores", "", _("The judge's mean score"), "")
+    figures += compared(metrics, "response/length", "", _("Response length"), _("tokens"))
+    figures += compared(metrics, "perplexity", "/policy", _("Perplexity on a fixed text"), "")
+    figures += compared(metrics, "objective/scores", "", _("The judge's mean score"), "")
+    figures += skill_figures(metrics)
     if "response/eos_fraction" in metrics:
         figures.append(Figure(
             label=_("Answers that end by themselves"), value=100 * metrics["response/eos_fraction"], unit="%"
@@ -227,18 +205,6 @@ def _accuracies(metrics: Mapping[str, Any]) -> list[Figure]:
             note=_("what a reward model has to beat"),
         ))  # fmt: skip
     return found
-
-
-def _compared(metrics: Mapping[str, Any], key: str, own: str, label: str, unit: str) -> list[Figure]:
-    if f"{key}{own}" not in metrics:
-        return []
-    joint = "/" if own else "_"
-    beside = [
-        (name, metrics[f"{key}{joint}{role}"])
-        for role, name in (("parent", _("parent")), ("base", _("base")))
-        if f"{key}{joint}{role}" in metrics
-    ]
-    return [Figure(label=label, value=metrics[f"{key}{own}"], unit=unit, beside=beside)]
 
 
 def evaluation_answers(held: Round) -> list[dict[str, Any]]:
@@ -277,6 +243,10 @@ GATE_NAMES = {
     "KL to the base": gettext_lazy("KL to the base"),
     "response length": gettext_lazy("Response length"),
     "perplexity on a fixed text": gettext_lazy("Perplexity on a fixed text"),
+    "retained skills": gettext_lazy("Retained skills"),
+    "answering questions": gettext_lazy("Answering questions (F1)"),
+    "summarising": gettext_lazy("Summarising (ROUGE-L)"),
+    "dialogue": gettext_lazy("Dialogue (ROUGE-L)"),
 }
 
 

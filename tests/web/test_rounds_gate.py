@@ -15,6 +15,8 @@ from tests.web.judged import RANKINGS, judged_row, run_rows
 GOOD = {
     "win_rate/parent": 0.6, "win_rate/parent_low": 0.52, "win_rate/parent_high": 0.68, "kl/parent": 12.0,
     "response/length": 40.0, "response/length_parent": 50.0, "perplexity/policy": 22.0, "perplexity/base": 20.0,
+    "skills/qa_f1": 0.25, "skills/qa_f1_parent": 0.3, "skills/qa_f1_change_parent": -0.05,
+    "skills/qa_f1_change_parent_low": -0.1, "skills/qa_f1_change_parent_high": 0.0,
 }  # fmt: skip
 
 
@@ -29,7 +31,7 @@ def test_a_good_policy_passes_every_bound_and_all_are_named() -> None:
     assert all(check["passed"] for check in checks)
     assert [check["name"] for check in checks] == [
         "win rate over the parent", "KL to the parent", "response length", "response length",
-        "perplexity on a fixed text",
+        "perplexity on a fixed text", "answering questions",
     ]  # fmt: skip
 
 
@@ -140,9 +142,11 @@ def test_the_ceiling_is_how_often_one_annotator_is_right_about_another_on_held_o
 def test_zero_turns_a_bound_off() -> None:
     worst = {
         **GOOD, "win_rate/parent_high": 0.0, "kl/parent": 1e9, "response/length": 1e9, "perplexity/policy": 1e9,
+        "skills/qa_f1_change_parent_high": -1.0,
     }  # fmt: skip
-    off = {"win_rate_over_parent": 0.0, "max_kl": 0.0, "max_length_ratio": 0.0, "max_perplexity_ratio": 0.0}
-    assert len(failed(worst)) == 4
+    off = {"win_rate_over_parent": 0.0, "max_kl": 0.0, "max_length_ratio": 0.0, "max_perplexity_ratio": 0.0,
+           "max_skill_loss": 0.0}  # fmt: skip
+    assert len(failed(worst)) == 5
     assert judge_evaluation(worst, dataclasses.replace(Gate(), **off)) == []  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import Gate
 from feedback_app.rounds.sentences import keep_sentence
 from feedback_app.rounds.steps.inputs import made_by, metrics_of, recipe_of
+from feedback_app.rounds.steps.retained import judge_skills
 from feedback_app.rounds.supervisor import StepRun
 
 
@@ -65,6 +66,8 @@ def judge_evaluation(metrics: dict[str, Any], rules: Gate) -> list[dict[str, Any
         checks.append(_length(metrics, lambda ratio: ratio >= fewest, words, fewest))
     if rules.max_perplexity_ratio:
         checks.append(_perplexity(metrics, rules))
+    if rules.max_skill_loss:
+        checks += judge_skills(metrics, rules.max_skill_loss)
     return checks
 
 
