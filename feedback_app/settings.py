@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -86,6 +87,21 @@ else:
 
 # Where workers reach the pages, for simulated annotators; without it they start a web server of their own meanwhile.
 SITE_URL = os.environ.get("SITE_URL", "")
+# Where people reach the pages: what e-mails and webhooks link to.
+PUBLIC_URL = os.environ.get("PUBLIC_URL") or SITE_URL
+# Private networks that webhooks may reach all the same, by commas: 10.1.0.0/16, 127.0.0.1.
+WEBHOOK_NETWORKS = [
+    ip_network(part.strip()) for part in os.environ.get("WEBHOOK_NETWORKS", "").split(",") if part.strip()
+]
+# Without a host nobody is written to, and the page of notifications says so.
+EMAIL_HOST = os.environ.get("EMAIL_HOST", "")
+EMAIL_PORT = int(os.environ.get("EMAIL_PORT", "587"))
+EMAIL_HOST_USER = os.environ.get("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = os.environ.get("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_SSL = EMAIL_PORT == 465
+EMAIL_USE_TLS = not EMAIL_USE_SSL and os.environ.get("EMAIL_USE_TLS", "1") == "1"
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "rlhf-loop@localhost")
 # How long a version that went live is watched, unless a recipe says another time; 0 watches none.
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "15"))
 DEBUG = os.environ.get("DEBUG") == "1"
@@ -108,6 +124,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "feedback_app.accounts",
     "feedback_app.projects",
+    "feedback_app.notifications",
     "feedback_app.serving",
     "feedback_app.annotation",
     "feedback_app.datasets",
@@ -256,6 +273,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         ("rounds", "tick_rounds", 15.0),
         ("rounds", "tick_queue", 15.0),
         ("rounds", "tick_serving", 15.0),
+        ("notifications", "deliver", 10.0),
         ("datasets", "ring_waiting_imports", 30.0),
         ("datasets", "mark_dataset_versions", 300.0),
         ("datasets", "index_new_examples", 60.0),

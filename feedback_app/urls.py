@@ -21,6 +21,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("feedback_app.annotation.manager_urls")),
     path("", include("feedback_app.datasets.urls")),
     path("", include("feedback_app.serving.urls")),
+    path("", include("feedback_app.notifications.urls")),
     path("", include("feedback_app.rounds.urls")),
     path("", include("feedback_app.projects.urls")),
 ]

@@ -118,6 +118,13 @@ def set_theme(*, user: User, theme: User.Theme) -> None:
     user.save(update_fields=["theme"])
 
 
+def set_email(*, user: User, email: str) -> None:
+    """Keep where a person is written to; raises ValidationError for what is no address, empty is none."""
+    user.email = email
+    user.clean_fields(exclude={field.name for field in User._meta.fields} - {"email"})
+    user.save(update_fields=["email"])
+
+
 def set_language(*, user: User, language: str) -> None:
     """Keep the language of a person's pages, on every device; raises ValueError for one that they are not in."""
     if language not in dict(settings.LANGUAGES):

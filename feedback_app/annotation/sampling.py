@@ -12,7 +12,7 @@ from difflib import SequenceMatcher
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import F, Max, Q
 from django.utils import timezone
 from django.utils.translation import gettext
 
@@ -20,6 +20,8 @@ from feedback_app.accounts.models import User
 from feedback_app.annotation.models import Assignment, Prompt, Response, SampleJob, Task
 from feedback_app.annotation.services.tasks import NewResponse, NewTask, create_tasks, response_bounds
 from feedback_app.annotation.splits import storable
+from feedback_app.notifications.models import Notification
+from feedback_app.notifications.services import announce
 from feedback_app.projects.models import Project
 from feedback_app.serving.backends import Backend, BackendError, Generated, SamplingParameters, backend_of
 from feedback_app.serving.models import Deployment, PolicyVersion
@@ -92,6 +94,7 @@ def refill_queues() -> list[SampleJob]:
             continue  # one is under way: the constraint allows a single automatic job a project
         except SamplingRefused as refused:
             logger.warning("refill project=%s: %s", project.slug, refused)
+            _tell_prompts_out(project)
     return jobs
 
 
@@ -126,6 +129,7 @@ def run_sample_job(*, job: SampleJob) -> None:
         while (left := job.prompts_wanted - job.tasks_made - job.prompts_given_up) > 0:
             sampler = _sampler(job)
             prompts = _take_prompts(job.project, min(left, PROMPTS_AT_ONCE))
+            _tell_prompts_out(job.project)
             if not prompts:
                 _finish(job, SampleJob.State.FAILED, "the project has no active prompts any more")
                 return
@@ -170,6 +174,15 @@ def _take_prompts(project: Project, count: int) -> list[Prompt]:
     prompts = list(Prompt.objects.filter(project=project, active=True).order_by("times_sampled", "id")[:count])
     Prompt.objects.filter(pk__in=[prompt.pk for prompt in prompts]).update(times_sampled=F("times_sampled") + 1)
     return prompts
+
+
+def _tell_prompts_out(project: Project) -> None:
+    """Tell that every active prompt has been sampled, once for the newest of them: sampling goes round again."""
+    prompts = Prompt.objects.filter(project=project, active=True)
+    if prompts.filter(times_sampled=0).exists():
+        return
+    newest = prompts.aggregate(newest=Max("created_at"))["newest"]
+    announce(project=project, kind=Notification.Kind.PROMPTS_OUT, key=str(newest), values={}, path="tasks/")
 
 
 def _give_back(prompts: Sequence[Prompt]) -> None:

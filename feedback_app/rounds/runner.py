@@ -8,6 +8,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
+from feedback_app.rounds.announcing import announce_round
 from feedback_app.rounds.leases import DATABASE_AWAY, LeaseLost, claim_round, fenced, kept, renew_lease
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.steps import STEPS
@@ -134,6 +135,7 @@ def _leave(held: Round, state: Round.State) -> None:
     with fenced(round_id=held.pk, fence=held.fence) as locked:
         locked.state, locked.lease_until, locked.pause_requested = state, None, False
         locked.save(update_fields=["state", "lease_until", "pause_requested"])
+        announce_round(locked)
 
 
 def _end(held: Round, state: Round.State, error: str) -> None:
@@ -143,6 +145,7 @@ def _end(held: Round, state: Round.State, error: str) -> None:
             locked.state, locked.error, locked.lease_until = state, error, None
             locked.finished_at = timezone.now()
             locked.save(update_fields=["state", "error", "lease_until", "finished_at"])
+            announce_round(locked)
             if state != Round.State.SUCCEEDED:
                 ended = RoundStep.State.FAILED if state == Round.State.FAILED else RoundStep.State.PENDING
                 RoundStep.objects.filter(round=locked, state=RoundStep.State.RUNNING).update(state=ended)

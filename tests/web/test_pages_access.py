@@ -51,6 +51,8 @@ LEAST = {
     "settings/guidelines/": MANAGER, "settings/guidelines/preview/": MANAGER, "settings/people/": MANAGER,
     "settings/people/add/": MANAGER, "settings/people/new/": MANAGER, "settings/people/invite/": MANAGER,
     "settings/people/links/<uuid:invitation_id>/": MANAGER, "settings/people/<int:member_id>/": MANAGER,
+    "settings/notifications/": REVIEWER, "settings/notifications/mine/": REVIEWER,
+    "settings/notifications/webhooks/": MANAGER, "settings/notifications/webhooks/<uuid:webhook_id>/": MANAGER,
 }  # fmt: skip
 # These answer JSON to a script of the page, by the API's own rules and codes.
 SCRIPTS = ("p/<slug:slug>/judge/",)

@@ -14,6 +14,8 @@ from feedback_app.accounts.services import record_audit
 from feedback_app.annotation.comparisons import gold_agreement, pair_agreement, rating_agreement
 from feedback_app.annotation.models import Check, GoldAnswer, Judgment, NextPosition, Task, TaskResponse
 from feedback_app.annotation.verdicts import parse_verdict
+from feedback_app.notifications.models import Notification
+from feedback_app.notifications.services import announce
 from feedback_app.projects.models import Member, Project
 from feedback_app.projects.protocols import parse_protocol
 from feedback_app.projects.services import set_paused, set_qualified
@@ -129,6 +131,10 @@ def _pause(member: Member, reason: str) -> None:
     record_audit(
         actor=None, action="member.pause", subject=member.user.username, project_slug=member.project.slug,
         detail={"reason": reason},
+    )  # fmt: skip
+    announce(
+        project=member.project, kind=Notification.Kind.ANNOTATOR_PAUSED, key=f"{member.pk}:{member.paused_at}",
+        values={"name": member.user.username, "why": reason}, path="settings/people/",
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_noop
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import Project
+from feedback_app.rounds.announcing import announce_round
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.selectors import usable_judgments
 from feedback_app.rounds.services.recipes import recipe_of
@@ -126,6 +127,8 @@ def _change(round_id: UUID, allowed: set[State], actor: User | None, action: str
         for name, value in changes.items():
             setattr(held, name, value)
         held.save(update_fields=list(changes))
+        if "state" in changes:
+            announce_round(held)
         record_audit(
             actor=actor, action=f"round.{action}", subject=f"round {held.number}", project_slug=held.project.slug
         )

@@ -6,6 +6,8 @@ from typing import Any
 
 from django.utils import timezone
 
+from feedback_app.notifications.models import Notification
+from feedback_app.notifications.services import announce
 from feedback_app.serving.models import PolicyVersion, Push, Soak
 from feedback_app.serving.soak_rules import SoakRules
 
@@ -21,13 +23,24 @@ class Takeback:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def ended_by(self, rollback: Push) -> bool:
-        """Write that the rollback ended the soak; False where something else has ended it meanwhile."""
-        watched = Soak.objects.filter(pk=self.soak.pk, state=State.WATCHING)
-        return bool(
-            watched.update(
-                state=State.ROLLED_BACK, cause=self.cause, figures=self.figures, rollback=rollback, trouble="",
-                ended_at=timezone.now(),
-            )
+        """Write and tell that the rollback ended the soak; False where something else has ended it meanwhile."""
+        ended = Soak.objects.filter(pk=self.soak.pk, state=State.WATCHING).update(
+            state=State.ROLLED_BACK, cause=self.cause, figures=self.figures, rollback=rollback, trouble="",
+            ended_at=timezone.now(),
+        )  # fmt: skip
+        if ended:
+            self._announce()
+        return bool(ended)
+
+    def _announce(self) -> None:
+        live = self.figures.get("live", {})
+        values = {
+            "policy": self.soak.policy.name, "previous": self.soak.previous.name, "cause": str(self.cause),
+            "count": live.get(self.cause), "requests": live.get("requests"), "figures": self.figures,
+        }  # fmt: skip
+        announce(
+            project=self.soak.project, kind=Notification.Kind.ROLLED_BACK, key=str(self.soak.pk), values=values,
+            path="policies/",
         )  # fmt: skip
 
 
