@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -249,7 +250,9 @@ def _train(
     for step in range(first, training.steps):
         if training.worse >= config.patience:
             break
+        began = time.perf_counter()
         line: dict[str, Any] = {"update": before + step + 1, "updates": updates, **training.step(step)}
+        line["time/update_s"] = time.perf_counter() - began
         last = step + 1 == training.steps
         if (step + 1) % every == 0 or last:
             line |= training.validate(step + 1)

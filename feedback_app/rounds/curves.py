@@ -173,4 +173,4 @@ def pace(progress: Sequence[Mapping[str, Any]], newest: int = 5) -> float | None
     timed = [row for row in progress if "time/update_s" in row][-newest:]
     if not timed:
         return None
-    return sum(float(row["time/rollout_s"]) + float(row["time/update_s"]) for row in timed) / len(timed)
+    return sum(float(row.get("time/rollout_s", 0.0)) + float(row["time/update_s"]) for row in timed) / len(timed)
