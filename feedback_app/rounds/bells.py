@@ -6,7 +6,7 @@ from uuid import UUID
 from kombu.exceptions import OperationalError
 
 from feedback_app.annotation.tasks import sample
-from feedback_app.rounds.tasks import kick, simulate
+from feedback_app.rounds.tasks import kick, simulate, try_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,14 @@ def ring_sample(job_id: UUID) -> None:
         sample.delay(str(job_id))
     except OperationalError as error:
         logger.warning("sample job=%s waits: the broker does not answer (%s)", job_id, error)
+
+
+def ring_trial(trial_id: UUID) -> None:
+    """Ring for a try of a recipe."""
+    try:
+        try_recipe.delay(str(trial_id))
+    except OperationalError as error:
+        logger.warning("trial=%s waits: the broker does not answer (%s)", trial_id, error)
 
 
 def ring_simulation(simulation_id: UUID) -> None:

@@ -247,3 +247,13 @@ class Trial(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project}: try {self.state}"
+
+    @property
+    def is_active(self) -> bool:
+        """Say whether a worker has it or will have it."""
+        return self.state in self.ACTIVE
+
+    @property
+    def used_gpu(self) -> bool:
+        """Say whether any of its trainers took memory of a GPU."""
+        return any(row.get("gpu_memory") for row in self.results)

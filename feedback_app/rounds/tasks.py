@@ -14,6 +14,7 @@ from feedback_app.rounds.schedules import start_due_rounds
 from feedback_app.rounds.selectors import waiting_rounds
 from feedback_app.rounds.services import queue_fed_rounds
 from feedback_app.rounds.simulation.jobs import run_simulation, waiting_simulations
+from feedback_app.rounds.trial.jobs import run_trial, waiting_trials
 from feedback_app.serving.services import forget_observations, restage_missing, watch_soaks
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,12 @@ def kick(round_id: str) -> None:
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
+def try_recipe(trial_id: str) -> None:
+    """Take two steps of each trainer by a recipe, unless a worker does already."""
+    run_trial(trial_id=UUID(trial_id))
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def simulate(simulation_id: str) -> None:
     """Let simulated annotators judge, unless a worker does already."""
     run_simulation(simulation_id=UUID(simulation_id))
@@ -33,11 +40,13 @@ def simulate(simulation_id: str) -> None:
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def tick_rounds() -> None:
-    """Start what a schedule asks for, and ring again for every round that waits for a worker."""
+    """Start what a schedule asks for, and ring again for every round and try that waits for a worker."""
     start_due_rounds()
     queue_fed_rounds()
     for round_id in waiting_rounds():
         kick.delay(str(round_id))
+    for trial_id in waiting_trials():
+        try_recipe.delay(str(trial_id))
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped

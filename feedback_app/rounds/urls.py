@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from feedback_app.rounds.views import overview, policies, recipes, rounds, schedules
+from feedback_app.rounds.views import overview, policies, recipes, rounds, schedules, trials
 
 app_name = "rounds"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -14,6 +14,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("p/<slug:slug>/rounds/start/", rounds.start, name="start"),
     path("p/<slug:slug>/rounds/recipe/", recipes.recipe, name="recipe"),
     path("p/<slug:slug>/rounds/recipe/save/", recipes.save, name="recipe_save"),
+    path("p/<slug:slug>/rounds/recipe/estimate/", trials.estimate, name="estimate"),
+    path("p/<slug:slug>/rounds/recipe/try/", trials.start, name="try"),
+    path("p/<slug:slug>/rounds/recipe/tries/<uuid:trial_id>/", trials.trial, name="trial"),
+    path("p/<slug:slug>/rounds/recipe/tries/<uuid:trial_id>/cancel/", trials.cancel, name="trial_cancel"),
     path("p/<slug:slug>/rounds/recipe/text/", recipes.text, name="recipe_text"),
     path("p/<slug:slug>/rounds/recipe/text/save/", recipes.save_text, name="recipe_text_save"),
     path("p/<slug:slug>/rounds/recipe/<int:number>/", recipes.version, name="recipe_version"),

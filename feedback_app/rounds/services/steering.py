@@ -43,8 +43,8 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
     config = dict(recipe.config)
     if simulated:
         config["judgments"] = {**config["judgments"], "simulated": "include"}
-    elif _is_rehearsal(project, config):
-        config["judgments"] = {**config["judgments"], "simulated": "only"}
+    else:
+        config = as_rehearsal(project=project, config=config)
     enough = _enough_judgments(project, config)
     _check_disk()
     ensure_base_policy(project=project)
@@ -86,6 +86,13 @@ def _enough_judgments(project: Project, config: dict[str, Any]) -> bool:
     if not found and not wanted:
         raise RoundRefused(_("there are no judgments to learn from"))
     return bool(found >= wanted)
+
+
+def as_rehearsal(*, project: Project, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's config that learns from simulated judgments where the project has no others."""
+    if not _is_rehearsal(project, config):
+        return config
+    return {**config, "judgments": {**config["judgments"], "simulated": "only"}}
 
 
 def _is_rehearsal(project: Project, config: dict[str, Any]) -> bool:

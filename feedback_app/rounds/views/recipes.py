@@ -13,7 +13,8 @@ from django.views.decorators.http import require_POST, require_safe
 from feedback_app.projects.models import Member
 from feedback_app.projects.pages import ProjectRequest, project_page
 from feedback_app.rounds import recipes
-from feedback_app.rounds.models import Recipe
+from feedback_app.rounds.estimates import estimate_round
+from feedback_app.rounds.models import Recipe, Trial
 from feedback_app.rounds.recipe_form import RecipeForm
 from feedback_app.rounds.recipe_text import changes, recipe_as_toml, with_operators, without_operators
 from feedback_app.rounds.services import publish_recipe, recipe_of
@@ -38,7 +39,7 @@ class RecipeTextForm(forms.Form):
 def recipe(request: ProjectRequest) -> HttpResponse:
     """The newest recipe as a form; ?preset= fills it with a preset, and nothing is kept before it is saved."""
     current = recipe_of(project=request.project)
-    return _recipe_page(request, current, RecipeForm(config=_begun(request, current)))
+    return recipe_page(request, current, RecipeForm(config=_begun(request, current)))
 
 
 @require_POST
@@ -49,7 +50,7 @@ def save(request: ProjectRequest) -> HttpResponse:
     form = RecipeForm(request.POST, config=current.config)
     if form.is_valid():
         return _publish(request, form.cleaned_data["recipe"], current)
-    return _recipe_page(request, current, form, status=422)
+    return recipe_page(request, current, form, status=422)
 
 
 def _begun(request: ProjectRequest, current: Recipe) -> dict[str, Any]:
@@ -61,8 +62,22 @@ def _begun(request: ProjectRequest, current: Recipe) -> dict[str, Any]:
     return with_operators(fresh, without_operators(current.config)[1])
 
 
-def _recipe_page(request: ProjectRequest, current: Recipe, form: RecipeForm, *, status: int = 200) -> HttpResponse:
-    context = {
+def costs_context(request: ProjectRequest, form: RecipeForm) -> dict[str, Any]:
+    """Return what the form's recipe would take (None where it cannot be used), and the project's newest try."""
+    if form.is_bound:
+        wanted = form.cleaned_data["recipe"] if form.is_valid() else None
+    else:
+        wanted = recipes.parse_recipe(with_operators(form.config, form.kept), by_operator=True)
+    found = estimate_round(project=request.project, recipe=wanted) if wanted is not None else None
+    return {"estimate": found, "trial": Trial.objects.filter(project=request.project).first()}
+
+
+def recipe_page(
+    request: ProjectRequest, current: Recipe, form: RecipeForm, *, status: int = 200, refused: str = ""
+) -> HttpResponse:
+    """Return the page of a recipe in a form, saved or not."""
+    context = costs_context(request, form) | {
+        "refused": refused,
         "form": form,
         "current": current,
         "presets": [(name, PRESET_WORDS.get(name, "")) for name in recipes.PRESETS],
