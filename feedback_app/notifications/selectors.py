@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from django.db.models import QuerySet
 
 from feedback_app.accounts.models import User
-from feedback_app.notifications.models import Delivery, Notification, Subscription, Webhook
+from feedback_app.notifications.models import CHOICES, Delivery, Notification, Subscription, Webhook
 from feedback_app.notifications.words import say
 from feedback_app.projects.models import Project
 
@@ -20,6 +20,10 @@ class WebhookRow:
     webhook: Webhook
     kinds: list[str]
     deliveries: list[Delivery]
+
+    @property
+    def all_kinds(self) -> bool:
+        return len(self.kinds) == len(CHOICES)
 
 
 def webhooks_of(*, project: Project) -> list[WebhookRow]:

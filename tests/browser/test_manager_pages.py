@@ -9,6 +9,8 @@ from playwright.sync_api import Page, expect
 from feedback_app.accounts.models import User
 from feedback_app.datasets.models import ImportJob
 from feedback_app.datasets.services import create_dataset_version, index_examples, measure_duplicates, run_import
+from feedback_app.notifications.models import CHOICES, Notification
+from feedback_app.notifications.services import add_webhook, announce, send_test
 from feedback_app.projects.invitations import create_invitation, token_of
 from feedback_app.projects.models import Member, Project
 from feedback_app.projects.services import publish_protocol
@@ -83,6 +85,10 @@ def filled(transactional_db: None) -> tuple[Project, User]:
     measure_duplicates(project=project, threshold=0.5)
     publish_protocol(project=project, protocol="instructgpt")
     create_invitation(project=project, role=Member.Role.ANNOTATOR, days=7, uses=3, created_by=boss, note="Autumn")
+    kinds = [str(value) for value, _label in CHOICES]
+    hook = add_webhook(project=project, url=f"https://example.org/{'long' * 30}", kinds=kinds, created_by=boss)
+    send_test(webhook=hook)
+    announce(project=project, kind=Notification.Kind.ANNOTATOR_PAUSED, key="1", values={"name": "ann", "why": "Fast."})
     return project, boss
 
 
@@ -94,7 +100,7 @@ def paths(project: Project) -> list[str]:
         "tasks/", f"tasks/{task.pk}/", "quality/", "quality/fitted/", "data/", "data/versions/2/?against=1",
         "data/browse/?unjudged=on", "data/figures/", "data/erase/", "data/import/",
         f"data/import/{ImportJob.objects.get().pk}/", "settings/", "settings/protocol/", "settings/guidelines/",
-        "settings/people/",
+        "settings/people/", "settings/notifications/",
     ]  # fmt: skip
     return [base + path for path in below] + ["/p/no-such-project/data/"]
 
