@@ -70,6 +70,7 @@ def _step_as_json(step: RoundStep) -> dict[str, Any]:
         "attempt": step.attempt,
         "progress": step.progress,
         "metrics": step.metrics,
+        "usage": step.usage,
         "started_at": step.started_at,
         "finished_at": step.finished_at,
     }

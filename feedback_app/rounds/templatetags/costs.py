@@ -31,3 +31,9 @@ def weights(count: int) -> str:
 def trainer(key: str) -> str:
     """Return what a trainer, or the reward step's second model, is called."""
     return _("reward model that judges") if key == "judge" else str(RoundStep.Name(key).label)
+
+
+@register.filter
+def host(owner: str) -> str:
+    """Return the host of a lease's owner: what stands before its process."""
+    return owner.rsplit(":", 1)[0]
