@@ -167,8 +167,8 @@ def _activations(config: OptimiserConfig, shape: ModelShape, rows: int, tokens: 
 
 
 def _disk(config: SFTConfig | RewardConfig | PPOConfig, shape: ModelShape, kept: float, steps: int) -> float:
-    """Return the bytes of checkpoints (one at least, should it be asked to stop) and of the model that is saved."""
-    checkpoints = min(CHECKPOINTS, max(1, (steps - 1) // config.checkpoint_every))
+    """Return the bytes of the checkpoints that are written in so many steps, and of the model that is saved."""
+    checkpoints = min(CHECKPOINTS, max(0, steps - 1) // config.checkpoint_every)
     return checkpoints * kept + WIDTHS[config.dtype] * shape.parameters
 
 

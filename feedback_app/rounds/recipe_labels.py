@@ -11,6 +11,8 @@ LABELS: dict[str, str | Promise] = {
     "judge_share": gettext_lazy("Share of prompts kept for the judge"),
     "use_sft": gettext_lazy("Fine-tune on annotators' rewrites first"),
     "max_hours": gettext_lazy("Hours at most"),
+    "max_disk_gb": gettext_lazy("GiB of disk at most (0: no limit)"),
+    "devices": gettext_lazy("GPUs that the host must have (0: none)"),
     "judgments.simulated": gettext_lazy("Simulated judgments"),
     "judgments.combine": gettext_lazy("From many judgments"),
     "judgments.pairs": gettext_lazy("Pairs of a ranking"),

@@ -82,6 +82,8 @@ class Recipe:
     max_pairs: 0 is all of them, else that many, chosen by hash.
     minimum_judgments: a round waits until there are so many; 0 never waits.
     soak: how long and by what the policy is watched once it is live.
+    devices: GPUs that the host of a round must have.
+    max_disk_gb: GiB of disk that a round may take; 0 is no limit but the disk's.
     judge_share: the part of the train prompts kept for the reward model that judges the outcome.
     """
 
@@ -99,7 +101,9 @@ class Recipe:
     gate: Gate = field(default_factory=Gate)
     soak: SoakRules = field(default_factory=SoakRules)
     launcher: tuple[str, ...] = ()
+    devices: int = 0
     max_hours: float = 24.0
+    max_disk_gb: float = 0.0
 
     def __post_init__(self) -> None:
         for key in ("start_from", "reference"):
@@ -107,7 +111,7 @@ class Recipe:
                 raise RecipeError(f"{key}: parent or base, not {getattr(self, key)!r}")
         if not 0 < self.judge_share < 1:
             raise RecipeError("judge_share: between 0 and 1")
-        for key in ("max_pairs", "minimum_judgments"):
+        for key in ("max_pairs", "minimum_judgments", "devices", "max_disk_gb"):
             if getattr(self, key) < 0:
                 raise RecipeError(f"{key}: 0 or more")
         if self.max_hours <= 0:

@@ -15,11 +15,13 @@ from django.db import connection
 from feedback_app.rounds.leases import DATABASE_AWAY, LEASE, RENEW_EVERY_S, LeaseLost, fenced, renew_lease
 from feedback_app.rounds.machine import Gauge
 from feedback_app.rounds.models import Round, RoundStep
+from feedback_app.rounds.room import NoRoom, check_limits
 from feedback_app.rounds.trainers import last_words, log_path, trainer, write_command
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.3
 REPORT_EVERY_S = 2.0
+LOOK_AT_DISK_EVERY_S = 20.0
 # What a trainer ends with that was asked to stop and has written its checkpoint.
 STOPPED = 130
 
@@ -44,9 +46,10 @@ class StepRun:
     step: RoundStep
     deadline: float
     renewed_at: float = field(default_factory=time.monotonic)
+    disk_looked_at: float = 0.0
 
     def heartbeat(self) -> None:
-        """Renew the lease when it is due. Raises LeaseLost, Cancelled, or StepFailed past the time limit."""
+        """Renew the lease when it is due. Raises LeaseLost, Cancelled, or StepFailed past a limit of time or disk."""
         now = time.monotonic()
         if now - self.renewed_at < RENEW_EVERY_S:
             return
@@ -60,6 +63,12 @@ class StepRun:
             raise Cancelled
         if now > self.deadline:
             raise StepFailed("the round's time limit (max_hours) has passed")
+        if now - self.disk_looked_at >= LOOK_AT_DISK_EVERY_S:
+            self.disk_looked_at = now
+            try:
+                check_limits(self.held)
+            except NoRoom as error:
+                raise StepFailed(str(error)) from error
 
     def report(self, lines: list[dict[str, Any]] | None, usage: dict[str, Any] | None) -> None:
         """Put what the trainer has written so far, and what it takes, into the step's row; None is nothing new."""

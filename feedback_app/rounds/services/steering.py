@@ -1,10 +1,8 @@
 """What people do to a round: start, pause, resume, cancel, retry, approve, reject."""
 
-import shutil
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
@@ -16,14 +14,14 @@ from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import Project
 from feedback_app.rounds.announcing import announce_round
 from feedback_app.rounds.models import Round, RoundStep
+from feedback_app.rounds.recipes import parse_recipe
+from feedback_app.rounds.room import NoRoom, check_room
 from feedback_app.rounds.selectors import usable_judgments
 from feedback_app.rounds.services.recipes import recipe_of
 from feedback_app.serving.selectors import deployment_of
 from feedback_app.serving.services import ensure_base_policy
 
 State = Round.State
-# Checkpoints and models of one round of a small model; a full disk in the middle would cost more than asking first.
-NEEDED_BYTES = 6 * 2**30
 
 
 class RoundRefused(ValueError):
@@ -46,7 +44,10 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
     else:
         config = as_rehearsal(project=project, config=config)
     enough = _enough_judgments(project, config)
-    _check_disk()
+    try:
+        check_room(project=project, recipe=parse_recipe(config, by_operator=True))
+    except NoRoom as error:
+        raise RoundRefused(str(error)) from error
     ensure_base_policy(project=project)
     deployment = deployment_of(project=project)
     assert deployment is not None  # ensure_base_policy made it
@@ -111,15 +112,6 @@ def queue_fed_rounds() -> list[Round]:
             moved = Round.objects.filter(pk=held.pk, state=State.WAITING_FOR_JUDGMENTS).update(state=State.QUEUED)
             fed += [held] * moved
     return fed
-
-
-def _check_disk() -> None:
-    free = shutil.disk_usage(settings.DATA_DIR).free
-    if free < NEEDED_BYTES:
-        raise RoundRefused(
-            _("%(free).1f GiB are free in %(folder)s and %(needed).0f are needed")
-            % {"free": free / 2**30, "folder": settings.DATA_DIR, "needed": NEEDED_BYTES / 2**30}
-        )
 
 
 def _change(round_id: UUID, allowed: set[State], actor: User | None, action: str, **changes: object) -> Round:
