@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from training.canary import write_canary
+
 
 def convert_gguf(source: Path, output: Path) -> None:
-    """Write source's weights in bfloat16, its tokenizer and chat template; output is whole or not there.
+    """Write source's weights in bfloat16, tokenizer, chat template and canary.json; output is whole or not there.
 
     The loaded model remembers that it was quantised and would be saved so: its weights go into a fresh one. Says on
     standard output what share of its time each part has taken, as it goes.
@@ -34,6 +36,7 @@ def convert_gguf(source: Path, output: Path) -> None:
     shutil.rmtree(workshop, ignore_errors=True)
     fresh.to(torch.bfloat16).save_pretrained(workshop)
     tokenizer.save_pretrained(workshop)
+    write_canary(workshop)
     workshop.rename(output)
 
 

@@ -26,6 +26,9 @@ class Endpoint(models.Model):
     settings = models.JSONField(default=dict, blank=True)
     # Largest difference of a token's log-probability between trainer and endpoint that counts as the same policy.
     canary_tolerance = models.FloatField(default=0.25)
+    calibration = models.JSONField(
+        default=dict, blank=True, help_text=_("what the tolerance was set by; empty: it serves nothing to measure yet")
+    )
     # How it was when it was last looked at, and what it has answered in all.
     looked_at = models.DateTimeField(null=True, blank=True)
     trouble = models.TextField(blank=True, help_text=_("empty: it answered"))

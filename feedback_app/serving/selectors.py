@@ -1,9 +1,12 @@
 """Reads about policies and what is live."""
 
+from datetime import datetime
+from typing import Any
+
 from django.db.models import QuerySet
 
 from feedback_app.projects.models import Project
-from feedback_app.serving.models import Deployment, PolicyVersion, Push, Soak
+from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push, Soak
 
 
 def deployment_of(*, project: Project) -> Deployment | None:
@@ -34,3 +37,10 @@ def family(*, policy: PolicyVersion) -> list[PolicyVersion]:
     while line[-1].parent is not None:
         line.append(line[-1].parent)
     return line
+
+
+def calibration_of(endpoint: Endpoint) -> dict[str, Any] | None:
+    """Return what an endpoint's tolerance was set by, its time as one; None where it was not measured yet."""
+    if not endpoint.calibration:
+        return None
+    return {**endpoint.calibration, "at": datetime.fromisoformat(endpoint.calibration["at"])}

@@ -16,7 +16,7 @@ from feedback_app.projects.models import Member
 from feedback_app.projects.pages import ProjectRequest, project_page
 from feedback_app.serving import tasks
 from feedback_app.serving.models import PolicyVersion
-from feedback_app.serving.selectors import deployment_of
+from feedback_app.serving.selectors import calibration_of, deployment_of
 from feedback_app.serving.status import ask_endpoint
 
 
@@ -65,6 +65,10 @@ def _back(request: ProjectRequest, query: str = "") -> HttpResponse:
 def endpoint(request: ProjectRequest) -> HttpResponse:
     """Say how the endpoint is, as it answers itself."""
     deployment = deployment_of(project=request.project)
-    context = {"deployment": deployment, "status": ask_endpoint(deployment) if deployment else None}
+    context = {
+        "deployment": deployment,
+        "status": ask_endpoint(deployment) if deployment else None,
+        "calibration": calibration_of(deployment.endpoint) if deployment else None,
+    }
     template = "serving/_endpoint.html" if request.htmx else "serving/endpoint.html"
     return render(request, template, context)

@@ -29,6 +29,8 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
     """What each colour says that it serves: the containers lie outside of this machine."""
     served: dict[str, str | None] = {"blue": None, "green": None}
     monkeypatch.setattr(TGIBackend, "_serving", lambda self, colour: served[colour])
+    answer = {"tokens": [5], "logprobs": [-0.1]}
+    monkeypatch.setattr(TGIBackend, "greedy", lambda self, policy, prompt, count: {**prompt, **answer})
     return served
 
 

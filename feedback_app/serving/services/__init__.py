@@ -1,6 +1,6 @@
 """Writes to serving: policy versions, pushes and the live pointer."""
 
-from feedback_app.serving.services.endpoints import serve_project_from, set_endpoint
+from feedback_app.serving.services.endpoints import measure_endpoint, serve_project_from, set_endpoint
 from feedback_app.serving.services.observing import forget_observations, record_samples
 from feedback_app.serving.services.policies import (
     ensure_base_policy,
@@ -19,6 +19,7 @@ __all__ = [
     "ensure_endpoint",
     "ensure_staged",
     "forget_observations",
+    "measure_endpoint",
     "push_policy",
     "record_samples",
     "register_policy",

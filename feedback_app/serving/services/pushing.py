@@ -23,10 +23,11 @@ from feedback_app.projects.models import Project
 from feedback_app.serving.backends import Backend, BackendError, backend_of
 from feedback_app.serving.backends.base import read_canary
 from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
+from feedback_app.serving.services.canaries import calibrate_endpoint, canary_difference, canary_distance
 from feedback_app.serving.services.policies import ensure_endpoint, ensure_staged
 from feedback_app.serving.services.soaks import Takeback, begin_soak, end_soaks
 from feedback_app.serving.soak_rules import SoakRules
-from training.records import MANIFEST, CanaryPrompt, DataError, file_sha256, verify_manifest
+from training.records import MANIFEST, DataError, file_sha256, verify_manifest
 
 logger = logging.getLogger(__name__)
 # A push whose process died is taken to be dead after this long, sooner than its round is taken over; while it lives, a
@@ -212,16 +213,18 @@ def _canary(run: _Run, policy: PolicyVersion) -> str:
         if not answer["tokens"]:
             raise BackendError("the version answers nothing")
         return "no reference from a trainer; it answers"
-    tolerance = run.deployment.endpoint.canary_tolerance
+    endpoint, live = run.deployment.endpoint, run.deployment.live
+    # The endpoint was registered before it served anything. Going back never waits for this: what is live may be ill.
+    if run.live_answers and run.push.kind == Push.Kind.PUSH and not endpoint.calibration:
+        calibrate_endpoint(endpoint=endpoint, policy=live)
     worst, apart = 0.0, 0.0
-    live = run.deployment.live
     for prompt in canary["prompts"]:
         answer = run.backend.greedy(policy, prompt, canary["max_new_tokens"])
-        worst = max(worst, canary_difference(answer, prompt, tolerance))
+        worst = max(worst, canary_difference(answer, prompt, endpoint.canary_tolerance))
         if run.live_answers:
             # Both are asked, and not only the trainer's record: weights that answer under two names answer alike.
-            apart = max(apart, _distance(run.backend.greedy(live, prompt, canary["max_new_tokens"]), answer))
-    said = f"within {worst:.3f} of the trainer's log-probabilities ({tolerance} allowed)"
+            apart = max(apart, canary_distance(run.backend.greedy(live, prompt, canary["max_new_tokens"]), answer))
+    said = f"within {worst:.3f} of the trainer's log-probabilities ({endpoint.canary_tolerance} allowed)"
     if not run.live_answers:
         return said
     if apart <= worst:
@@ -229,36 +232,6 @@ def _canary(run: _Run, policy: PolicyVersion) -> str:
             f"the version answers no differently from {live.name}, which is live: the old weights may be serving"
         )
     return f"{said}; {apart:.3f} from those of {live.name}"
-
-
-def canary_difference(answer: CanaryPrompt, expected: CanaryPrompt, tolerance: float) -> float:
-    """Return the largest difference of a log-probability, up to and with the first token that is another.
-
-    There two tokens were nearly equal, or their log-probabilities differ too: each side took its likeliest.
-
-    Raises:
-        BackendError: it is more than the tolerance, or the answer ends before the trainer's.
-    """
-    worst = 0.0
-    for mine, theirs, a, b in zip(
-        answer["tokens"], expected["tokens"], answer["logprobs"], expected["logprobs"], strict=False
-    ):
-        apart = abs(a - b)
-        if not apart <= tolerance:  # NaN is no agreement
-            raise BackendError(f"a token's log-probability is {apart:.3f} from the trainer's; {tolerance} is allowed")
-        worst = max(worst, apart)
-        if mine != theirs:
-            return worst
-    if len(answer["tokens"]) != len(expected["tokens"]):
-        raise BackendError(f"{len(answer['tokens'])} tokens came where the trainer had {len(expected['tokens'])}")
-    return worst
-
-
-def _distance(answer: CanaryPrompt, other: CanaryPrompt) -> float:
-    """Return how far two answers are apart: infinite where a token differs, else the largest difference."""
-    if answer["tokens"] != other["tokens"]:
-        return float("inf")
-    return max((abs(a - b) for a, b in zip(answer["logprobs"], other["logprobs"], strict=True)), default=0.0)
 
 
 @transaction.atomic

@@ -15,8 +15,9 @@ from feedback_app.intervals import wilson_interval
 from feedback_app.serving.backends import Backend, BackendError, backend_of
 from feedback_app.serving.backends.base import Seen, read_canary
 from feedback_app.serving.models import Deployment, Observation, PolicyVersion, Soak
+from feedback_app.serving.services.canaries import canary_difference
 from feedback_app.serving.services.observing import figures_of, record_requests
-from feedback_app.serving.services.pushing import PushRefused, canary_difference, take_back
+from feedback_app.serving.services.pushing import PushRefused, take_back
 from feedback_app.serving.services.soaks import Takeback
 from feedback_app.serving.soak_rules import SoakRules
 from feedback_app.serving.status import ask_endpoint

@@ -10,13 +10,16 @@ from django.core.management.base import BaseCommand, CommandError
 from feedback_app.projects.models import Project
 from feedback_app.serving.backends import BackendError
 from feedback_app.serving.models import Endpoint
-from feedback_app.serving.services import serve_project_from, set_endpoint
+from feedback_app.serving.services import measure_endpoint, serve_project_from, set_endpoint
+from training.records import DataError
 
 
 class Command(BaseCommand):
     help = (
         "Make or change an endpoint. The options of tgi: "
-        '{"blue": {"url": ..., "current_file": ...}, "green": {...}}; of each kind, optionally: {"token": ...}'
+        '{"blue": {"url": ..., "current_file": ...}, "green": {...}}; of each kind, optionally: {"token": ...}. '
+        "What it serves is asked the same several times: from how near it comes to itself and to the trainer follows"
+        " how near a pushed version must come."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -45,9 +48,11 @@ class Command(BaseCommand):
             )
             for project in projects.values():
                 serve_project_from(project=project, endpoint=endpoint)
+            if not endpoint.calibration:
+                measure_endpoint(endpoint=endpoint)
         except ValidationError as error:
             field, words = next(iter(error.message_dict.items()))
             raise CommandError(f"{field}: {words[0]}") from error
-        except BackendError as error:
+        except (BackendError, DataError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(endpoint.name)
