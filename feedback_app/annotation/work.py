@@ -103,6 +103,13 @@ LEFT JOIN projects_member m ON m.project_id = p.id AND m.user_id = %(annotator)s
 """
 
 
+def sent_back_to(*, user: User, project: Project) -> int:
+    """Return how many judgments of the user's a reviewer has sent back and they have not revised yet."""
+    return Judgment.objects.filter(
+        annotator=user, project=project, review__outcome=Review.Outcome.SENT_BACK, voided_at=None
+    ).count()
+
+
 def history_of(*, user: User, project: Project, day: date | None = None) -> QuerySet[Judgment]:
     """Return the user's judgments in a project, newest first; of one day where one is given."""
     found = Judgment.objects.filter(annotator=user, project=project)
@@ -132,7 +139,7 @@ def newest_guidelines(*, slug: str, user: User) -> dict[str, Any] | None:
 def judgment_to_revise(*, user: User, project: Project, judgment_id: UUID) -> dict[str, Any] | None:
     """Return a judgment of the user's with its task as it was shown, or None where they have no such judgment."""
     judgment = (
-        Judgment.objects.select_related("assignment__protocol", "task__prompt")
+        Judgment.objects.select_related("assignment__protocol", "task__prompt", "review")
         .filter(pk=judgment_id, annotator=user, project=project)
         .first()
     )
@@ -141,6 +148,7 @@ def judgment_to_revise(*, user: User, project: Project, judgment_id: UUID) -> di
     ids = response_ids(judgment.task_id)
     texts = {str(pk): text for pk, text in judgment.task.responses.values_list("id", "text")}
     assignment = judgment.assignment
+    review = getattr(judgment, "review", None)
     return {
         "id": str(judgment.task_id),
         "assignment": {"id": str(assignment.pk), "expires_at": None},
@@ -150,4 +158,5 @@ def judgment_to_revise(*, user: User, project: Project, judgment_id: UUID) -> di
         "draft": None,
         "judgment": judgment_as_json(judgment=judgment, responses=ids),
         "voided": judgment.void_reason if judgment.voided_at else None,
+        "sent_back": review.comment if review and review.outcome == Review.Outcome.SENT_BACK else None,
     }

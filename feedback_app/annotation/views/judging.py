@@ -21,7 +21,13 @@ from feedback_app.annotation import services
 from feedback_app.annotation.api import NOTHING, LenientView, caller, read_hold, read_object
 from feedback_app.annotation.errors import VerdictInvalid
 from feedback_app.annotation.views.judging_words import words
-from feedback_app.annotation.work import judged_today, judgment_to_revise, newest_guidelines, unread_guidelines
+from feedback_app.annotation.work import (
+    judged_today,
+    judgment_to_revise,
+    newest_guidelines,
+    sent_back_to,
+    unread_guidelines,
+)
 from feedback_app.projects.markdown import render_markdown
 from feedback_app.projects.models import GuidelinesVersion, Member, Project
 from feedback_app.projects.pages import ProjectRequest, project_page
@@ -41,6 +47,7 @@ def judge(request: ProjectRequest) -> HttpResponse:
         "username": user.username,
         "language": get_language(),
         "today": judged_today(user=user, project=project),
+        "sent_back": sent_back_to(user=user, project=project),
         "keymap": user.keymap,
         "urls": {
             "next": reverse("annotation:judge_next", args=[project.slug]),
@@ -48,6 +55,7 @@ def judge(request: ProjectRequest) -> HttpResponse:
             "guidelines": reverse("annotation:judge_guidelines", args=[project.slug]),
             "keys": reverse("annotation:judge_keys", args=[project.slug]),
             "page": reverse("annotation:judge", args=[project.slug]),
+            "history": reverse("annotation:history", args=[project.slug]),
             "login": reverse("accounts:login"),
         },
         "guidelines": str(project.guidelines_id or ""),

@@ -69,6 +69,11 @@ def _state_words() -> dict[str, str]:
         "revision_stored": _("The revision is stored."),
         "revising": _("You are editing a verdict that is already stored; the earlier one is kept as well."),
         "revision_leave": _("Leave it as it was"),
+        "sent_back": _("A reviewer sent this verdict back: %(comment)s"),
+        "returned": _("Sent back to you by a reviewer, with a comment: %(n)s"),
+        "returned_open": _("My work"),
+        "later": _("Later"),
+        "left_elsewhere": _("This task was finished in another window of yours."),
         "voided": _("This judgment was voided and can no longer be edited: %(reason)s"),
         "unreachable": _(
             "Not stored yet: the server cannot be reached. Your verdict is kept on this device and sent again by "
@@ -118,6 +123,7 @@ def _key_words() -> dict[str, str]:
         "key_fold": _("fold the prompt"),
         "key_guidelines": _("guidelines"),
         "key_scroll": _("scroll together, or one by one"),
+        "key_layout": _("responses beside or below each other"),
         "key_skip": _("skip, with a reason"),
         "key_report": _("report a broken task"),
         "key_rationale": _("write the rationale"),

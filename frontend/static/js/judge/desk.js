@@ -5,13 +5,14 @@ import { canMark, markDifferences } from "./differences.js";
 import { enableDragging } from "./drag.js";
 import { drafts } from "./keeping.js";
 import { Keymap } from "./keys.js";
+import { bringIntoView, setUp, toggleSheet } from "./layout.js";
 import { showPanel, updatePanel } from "./panel.js";
 import * as verdicts from "./verdict.js";
 import { labelled, partOf, showPrompt, showResponses, updateResponses, updateRewrite, writeKeys } from "./view.js";
 
 /**
  * @typedef {{task: import("./verdict.js").Task, verdict: import("./verdict.js").Verdict, before: import("./verdict.js").Verdict[],
- *   judgment: any, seconds: number, touched: boolean, reserved: number, expires: number}} Item
+ *   judgment: any, comment: string, seconds: number, touched: boolean, reserved: number, expires: number}} Item
  */
 
 /**
@@ -22,7 +23,7 @@ export function itemOf(task, reserved) {
   const own = drafts.load(task.assignment.id);
   const draft = (own?.at ?? 0) > (task.draft?.at ?? 0) ? own : task.draft;
   return {
-    task, verdict: verdicts.read(draft, task), before: [], judgment: null, seconds: Number(draft?.lead_time) || 0,
+    task, verdict: verdicts.read(draft, task), before: [], judgment: null, comment: "", seconds: Number(draft?.lead_time) || 0,
     touched: draft !== null, reserved, expires: Date.now() + reserved,
   }; // prettier-ignore
 }
@@ -41,12 +42,9 @@ export class Desk {
     writeKeys(this.keymap.all);
     byId("differences").hidden = !canMark();
     byId("differences").addEventListener("click", () => this.toggleDifferences());
-    byId("fold").addEventListener("click", () => this.toggleFold());
-    byId("scroll").addEventListener("click", () => this.toggleScroll());
-    byId("sheet").addEventListener("click", () => this.toggleSheet());
     byId("rationale").addEventListener("input", (/** @type {any} */ event) => this.act("rationale", event.target.value));
     enableDragging((id, target) => this.dropped(id, target));
-    this.setFold(false);
+    setUp();
   }
 
   /** @param {Item} item */
@@ -54,12 +52,13 @@ export class Desk {
     this.item = item;
     this.focus = 0;
     delete byId("flags").dataset.of;
-    this.toggleSheet(false);
+    toggleSheet(false);
     showPrompt(item.task);
     showResponses(item.task, this.act);
     showPanel(item.task, this.act, this.keymap.all);
     this.refresh();
-    this.focusResponse();
+    scrollTo(0, 0);
+    partOf(0)?.focus({ preventScroll: true });
     if (this.differences) this.mark();
   }
 
@@ -116,6 +115,17 @@ export class Desk {
     this.changed();
   }
 
+  /** Show what another window has written; nothing is saved, for it is there already. @param {any} draft */
+  follow(draft) {
+    const { item } = this;
+    if (!item) return;
+    if (this.typing !== "elsewhere") item.before.push(item.verdict);
+    this.typing = "elsewhere";
+    item.verdict = verdicts.read(draft, item.task);
+    item.touched = true;
+    this.refresh();
+  }
+
   /** Take the last change back; false where there is none. */
   undo() {
     const before = this.item?.before.pop();
@@ -135,11 +145,14 @@ export class Desk {
     this.item = null;
   }
 
-  /** @param {import("./verdict.js").Task} task @param {any} judgment @returns {Item} */
-  revisionOf(task, judgment) {
+  /**
+   * @param {import("./verdict.js").Task} task @param {any} judgment
+   * @param {string | null} [comment] why a reviewer sent it back @returns {Item}
+   */
+  revisionOf(task, judgment, comment = "") {
     const own = drafts.load(judgment.id);
     return {
-      task, verdict: verdicts.read(own ?? judgment, task), before: [], judgment, touched: false, reserved: Infinity,
+      task, verdict: verdicts.read(own ?? judgment, task), before: [], judgment, comment: comment ?? "", touched: false, reserved: Infinity,
       expires: Infinity, seconds: Number(own?.lead_time ?? judgment.lead_time) || 0,
     }; // prettier-ignore
   }
@@ -165,7 +178,7 @@ export class Desk {
     this.focusOn(index);
     const part = partOf(index);
     part?.focus({ preventScroll: true });
-    part?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (part) bringIntoView(part);
   }
 
   /** Move to the neighbour, on the same rating row where one has the focus. @param {number} step */
@@ -262,28 +275,6 @@ export class Desk {
     byId("said").textContent = this.differences && texts.length > 2 ? say("differences_of", { letter: letterOf(this.focus) }) : "";
   }
 
-  toggleFold() {
-    this.setFold(byId("prompt-part").dataset.folded !== "true");
-  }
-
-  /** @param {boolean} folded */
-  setFold(folded) {
-    byId("prompt-part").dataset.folded = String(folded);
-    byId("fold").setAttribute("aria-expanded", String(!folded));
-    byId("fold").firstElementChild.textContent = say(folded ? "unfold" : "fold");
-  }
-
-  toggleScroll() {
-    const together = byId("responses").dataset.scroll !== "together";
-    byId("responses").dataset.scroll = together ? "together" : "single";
-    byId("scroll").setAttribute("aria-pressed", String(together));
-  }
-
-  /** @param {boolean} [open] */
-  toggleSheet(open = byId("sheet").getAttribute("aria-expanded") !== "true") {
-    byId("sheet").setAttribute("aria-expanded", String(open));
-  }
-
   /** @param {string} words */
   complain(words) {
     byId("problems").replaceChildren(h("p", {}, say(words)));
@@ -300,7 +291,7 @@ export class Desk {
     };
     byId("problems").replaceChildren(...lacking.slice(0, 4).map((lack) => h("p", {}, say(lack.words, label(lack)))));
     const [first] = lacking;
-    this.toggleSheet(first.part !== "rating");
+    toggleSheet(first.part !== "rating");
     if (first.part === "rating") {
       this.focusResponse(place(first));
       this.focusRow(first.key ?? "");

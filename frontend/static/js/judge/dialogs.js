@@ -223,6 +223,11 @@ function askLink(event) {
   byId("link-address").textContent = link.href;
   byId("link-open").href = link.href;
   byId("link-dialog").showModal();
+  // Who pressed it with a pointer goes on judging: an Enter that submits must not find the link in focus.
+  const response = event.detail > 0 ? link.closest(".response, #prompt") : null;
+  if (response instanceof HTMLElement) {
+    byId("link-dialog").addEventListener("close", () => response.focus({ preventScroll: true }), { once: true });
+  }
 }
 document.addEventListener("click", askLink);
 document.addEventListener("auxclick", askLink);

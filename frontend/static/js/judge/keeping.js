@@ -46,6 +46,14 @@ export const drafts = {
   },
 };
 
+/** Whether responses stand beside or below each other: a matter of the screen, and so of the device. */
+export const layout = {
+  /** @returns {unknown} */
+  load: () => load(nameOf("layout", "")),
+  /** @param {string} chosen */
+  keep: (chosen) => store(nameOf("layout", ""), chosen),
+};
+
 /**
  * A verdict under way: the same method, address, body and key until the server has answered.
  * @typedef {{id: string, method: string, url: string, body: any, key: string, project: string, draft: string}} Sending

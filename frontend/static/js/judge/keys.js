@@ -14,6 +14,7 @@ export const DEFAULTS = Object.freeze({
   differences: "KeyD",
   fold: "KeyF",
   scroll: "Backslash",
+  layout: "BracketRight",
   rationale: "Slash",
   rewrite: "Period",
   guidelines: "KeyG",

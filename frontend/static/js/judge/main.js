@@ -7,9 +7,10 @@ import { PAGE, byId, h, say } from "./dom.js";
 import { Desk } from "./desk.js";
 import { deliver, flushOutbox, withSession } from "./delivery.js";
 import { drafts, freshKey, outbox } from "./keeping.js";
-import { announce, notice } from "./notices.js";
+import { announce, notice, sayReturned } from "./notices.js";
 import { Queue } from "./queue.js";
 import { handleKeys } from "./pressing.js";
+import { listen, tell } from "./windows.js";
 import * as verdicts from "./verdict.js";
 
 /** @typedef {import("./desk.js").Item} Item @typedef {import("./keeping.js").Sending} Sending */
@@ -44,6 +45,11 @@ function setState(state) {
 
 function showToday() {
   byId("today").textContent = say("today", { n: today });
+}
+
+function countOne() {
+  today += 1;
+  showToday();
 }
 
 /** @param {boolean} saving */
@@ -93,7 +99,8 @@ function show(item) {
   setSaving(false);
   if (item.judgment) {
     const leave = h("button", { type: "button", class: "button", onclick: leaveRevision }, say("revision_leave"));
-    notice("revision", say("revising"), leave);
+    const why = item.comment ? [say("sent_back", { comment: item.comment })] : [];
+    notice("revision", [...why, say("revising")].join(" "), leave);
   }
   prefetch();
   noticeGuidelines(item.task.guidelines).catch(() => {}); // asked again with the next task
@@ -122,6 +129,7 @@ function changed() {
   byId("problems").replaceChildren();
   const draft = verdicts.asDraft(item.verdict, clock.seconds);
   const kept = drafts.keep(draftId(item), draft);
+  tell({ draft: draftId(item), verdict: draft });
   clearTimeout(draftTimer);
   if (item.judgment) return void (byId("saved").textContent = kept ? say("draft_kept") : "");
   draftTimer = setTimeout(() => saveDraft(item), DRAFT_DELAY_MS);
@@ -176,10 +184,8 @@ async function submit() {
     return error.status === 409 ? advance() : undefined; // said so; where one is stored already, there is nothing to do
   }
   setSaving(false);
-  if (!item.judgment) {
-    today += 1;
-    showToday();
-  }
+  if (!item.judgment) countOne();
+  tell({ left: draftId(item), stored: !item.judgment });
   desk.remember(item, answer);
   announce(say(item.judgment ? "revision_stored" : answer.surplus ? "stored_surplus" : "stored"));
   return advance();
@@ -218,6 +224,7 @@ async function giveUp(kind) {
     }
   }
   drafts.drop(draftId(item));
+  tell({ left: draftId(item), stored: false });
   announce(say(kind === "skip" ? "skipped" : "reported"));
   return advance();
 }
@@ -242,6 +249,23 @@ function leaveRevision() {
   drafts.drop(draftId(desk.item));
   advance();
 }
+
+/* ---- other windows of the same person ---- */
+
+listen((told) => {
+  const { item } = desk;
+  if ("draft" in told) {
+    // The window that is written in leads; this one follows, and its undo leads back.
+    if (item && !busy && draftId(item) === told.draft) desk.follow(told.verdict);
+    return;
+  }
+  if (told.stored) countOne();
+  queue.forget(told.left);
+  if (!item || busy || draftId(item) !== told.left) return;
+  clearTimeout(draftTimer);
+  announce(say("left_elsewhere"));
+  advance();
+});
 
 /* ---- the reservation ---- */
 
@@ -287,12 +311,13 @@ async function start() {
   today += await flushOutbox();
   showToday();
   const wanted = new URLSearchParams(location.search).get("judgment");
+  if (!wanted) sayReturned();
   if (!wanted) return advance();
   history.replaceState(null, "", PAGE.urls.page);
   try {
     const url = PAGE.urls.judgment.replace("00000000-0000-0000-0000-000000000000", encodeURIComponent(wanted));
     const { json } = await withSession(() => send("GET", url));
-    if (json.voided === null) return show(desk.revisionOf(json, json.judgment));
+    if (json.voided === null) return show(desk.revisionOf(json, json.judgment, json.sent_back));
     notice("problem", say("voided", { reason: json.voided }));
     return advance();
   } catch (error) {

@@ -1,6 +1,6 @@
 /** What the page says: one line at the foot for what went well, and notices above the work for what has not. */
 
-import { byId, h } from "./dom.js";
+import { PAGE, byId, h, say } from "./dom.js";
 
 const DANGERS = ["pending", "offline", "problem", "session"];
 
@@ -15,4 +15,12 @@ export function notice(name, text, ...buttons) {
   if (text === null) return;
   const danger = DANGERS.includes(name) ? " notice--danger" : "";
   byId("notices").append(h("p", { class: `notice${danger}`, data: { notice: name } }, h("span", {}, text), ...buttons));
+}
+
+/** Say once a visit what a reviewer has sent back; home and the list of one's work say it too. */
+export function sayReturned() {
+  if (!PAGE.sent_back) return;
+  const open = h("a", { class: "button", href: PAGE.urls.history }, say("returned_open"));
+  const later = h("button", { type: "button", class: "button button--quiet", onclick: () => notice("returned", null) }, say("later"));
+  notice("returned", say("returned", { n: PAGE.sent_back }), open, later);
 }

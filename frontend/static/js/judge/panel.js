@@ -131,9 +131,14 @@ function updateFlags(task, verdict, focus, act) {
             onclick: () => act("focus", index),
           }, letterOf(index))))),
       h("div", { class: "flags", role: "group", "aria-labelledby": "flags-title" }, ...task.protocol.flags.map((flag) =>
-        h("label", { class: "check", title: translated(task.protocol, flag.description) || null },
-          h("input", { type: "checkbox", data: { flag: flag.name }, onchange: () => act("flag", id, flag.name) }),
-          h("span", {}, labelled(task.protocol, flag), " ", flag.letter && h("kbd", {}, flag.letter.toUpperCase()))))),
+        h("label", { class: "check" },
+          h("input", {
+            type: "checkbox", data: { flag: flag.name }, onchange: () => act("flag", id, flag.name),
+            "aria-describedby": flag.description ? `flag-${flag.name}` : null,
+          }),
+          h("span", {}, labelled(task.protocol, flag), " ", flag.letter && h("kbd", {}, flag.letter.toUpperCase()),
+            flag.description && h("span", { class: "flag__about soft", id: `flag-${flag.name}` },
+              translated(task.protocol, flag.description)))))),
     ); // prettier-ignore
   }
   for (const box of part.querySelectorAll("input[data-flag]")) {

@@ -2,6 +2,7 @@
 
 import { byId } from "./dom.js";
 import { combination, counts } from "./keys.js";
+import { toggleFold, toggleLayout, toggleScroll, toggleSheet } from "./layout.js";
 
 /**
  * @param {import("./desk.js").Desk} desk @param {Record<string, () => void>} actions
@@ -48,7 +49,7 @@ export function handleKeys(desk, actions, page) {
 
   function leave() {
     const text = byId("sheet").getAttribute("aria-expanded") === "true";
-    if (text) desk.toggleSheet(false);
+    if (text) toggleSheet(false);
     else actions.leave();
     return true;
   }
@@ -70,8 +71,9 @@ export function handleKeys(desk, actions, page) {
     else if (action === "up" || action === "down") return rows(action === "up" ? -1 : 1);
     else if (action === "weaker" || action === "stronger") desk.changeStrength(action === "weaker" ? -1 : 1);
     else if (action === "differences") desk.toggleDifferences();
-    else if (action === "fold") desk.toggleFold();
-    else if (action === "scroll") desk.toggleScroll();
+    else if (action === "fold") toggleFold();
+    else if (action === "scroll") toggleScroll();
+    else if (action === "layout") toggleLayout();
     else if (action === "rewrite" && response) desk.act("rewrite", response.id);
     else if (action === "rationale") return write();
     return true;
@@ -87,7 +89,7 @@ export function handleKeys(desk, actions, page) {
 
   function write() {
     if (byId("rationale-part").hidden) return false;
-    desk.toggleSheet(true);
+    toggleSheet(true);
     byId("rationale").focus();
     return true;
   }

@@ -26,6 +26,11 @@ export class Queue {
     return this.ready.shift() ?? null;
   }
 
+  /** Another window has finished it. @param {string} assignment */
+  forget(assignment) {
+    this.ready = this.ready.filter((item) => item.task.assignment.id !== assignment);
+  }
+
   /**
    * Reserve a task besides those held; null where there is none. One request at a time: a second caller waits for the
    * first one's task.

@@ -79,7 +79,7 @@ function responsePart(task, response, index, act) {
       protocol.rewrites && h("button", {
         type: "button", class: "button button--quiet response__rewrite", "aria-expanded": "false",
         onclick: () => act("rewrite", response.id),
-      }, say("rewrite"))),
+      }, say("rewrite"), " ", h("kbd", { data: { key: "rewrite" } }, "."))),
     response.text.trim()
       ? h("div", { class: "prose response__text", dir: "auto", html: response.html })
       : h("p", { class: "soft response__text" }, say("empty_response")),
