@@ -1,10 +1,6 @@
-"""What the saved model answers to fixed prompts: an endpoint that says otherwise is not serving it.
-
-python -m training.canary DIRECTORY writes it for a model made elsewhere; the stages do it by themselves.
-"""
+"""What the saved model answers to fixed prompts: an endpoint that says otherwise is not serving it."""
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -36,7 +32,3 @@ def write_canary(directory: Path) -> None:
         )
     canary: Canary = {"max_new_tokens": MAX_NEW_TOKENS, "prompts": prompts}
     (directory / "canary.json").write_text(json.dumps(canary, indent=1), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write_canary(Path(sys.argv[1]))

@@ -8,6 +8,9 @@ import shutil
 import sys
 from pathlib import Path
 
+# Before torch is loaded: threads that wait must sleep, as in __main__.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
