@@ -12,6 +12,7 @@ from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from feedback_app.languages import LANGUAGES_DIR, available_languages
+from feedback_app.logs import FORMATTERS
 
 django_stubs_ext.monkeypatch()
 
@@ -101,7 +102,9 @@ EMAIL_HOST_PASSWORD = os.environ.get("EMAIL_HOST_PASSWORD", "")
 EMAIL_USE_SSL = EMAIL_PORT == 465
 EMAIL_USE_TLS = not EMAIL_USE_SSL and os.environ.get("EMAIL_USE_TLS", "1") == "1"
 EMAIL_TIMEOUT = 10
-DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "rlhf-loop@localhost")
+DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM") or "rlhf-loop@localhost"
+# Who may read /metrics from elsewhere: Authorization: Bearer TOKEN. Processes of this machine may without one.
+METRICS_TOKENS = [token for token in os.environ.get("METRICS_TOKENS", "").split(",") if token]
 # How long a version that went live is watched, unless a recipe says another time; 0 watches none.
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "15"))
 DEBUG = os.environ.get("DEBUG") == "1"
@@ -129,11 +132,13 @@ INSTALLED_APPS = [
     "feedback_app.annotation",
     "feedback_app.datasets",
     "feedback_app.rounds",
+    "feedback_app.operations",
     "feedback_app.embedded",
 ]
 
 MIDDLEWARE = [
     "feedback_app.health.health_middleware",
+    "feedback_app.requests.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -280,11 +285,17 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     )
 }
 
+# line for people, keyvalue or json for what collects logs.
+LOG_FORMAT = os.environ.get("LOG_FORMAT", "line")
+if LOG_FORMAT not in FORMATTERS:
+    raise ImproperlyConfigured(f"LOG_FORMAT: one of {', '.join(FORMATTERS)}")
+# Workers say things as everybody does, not in a form of Celery's own.
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": FORMATTERS,
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["stderr"], "level": os.environ.get("LOG_LEVEL", "INFO")},
     # A line a request of our own clients would drown what an operator looks for.
     # (huggingface_hub speaks httpx2.)

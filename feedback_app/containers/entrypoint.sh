@@ -14,6 +14,10 @@ case "$role" in
         exec python manage.py collectstatic --no-input --verbosity 0
         ;;
     web)
+        # Every web process counts in a file of its own there, and /metrics adds them up.
+        export PROMETHEUS_MULTIPROC_DIR="${PROMETHEUS_MULTIPROC_DIR:-/tmp/metrics}"
+        rm -rf "$PROMETHEUS_MULTIPROC_DIR"
+        mkdir -p "$PROMETHEUS_MULTIPROC_DIR"
         exec granian --interface wsgi feedback_app.wsgi:application --host 0.0.0.0 --port 8000 \
             --workers "${WEB_WORKERS:-2}" --blocking-threads "${WEB_THREADS:-4}" --respawn-failed-workers \
             --no-ws --log-level warning "$@"

@@ -163,7 +163,11 @@ class Supervisor:
             "--port", str(self.port), "--workers", "2", "--blocking-threads", "4", "--respawn-failed-workers",
             "--no-ws", "--log-level", "warning",
         )  # fmt: skip
-        return Child("web", command, self._log("web"))
+        # Every web process counts in a file of its own there, and /metrics adds them up.
+        counts = run_dir(self.data_dir) / "metrics"
+        shutil.rmtree(counts, ignore_errors=True)
+        counts.mkdir(parents=True)
+        return Child("web", command, self._log("web"), environment={"PROMETHEUS_MULTIPROC_DIR": str(counts)})
 
     def _workers(self) -> list[Child]:
         worker = ("-m", "celery", "-A", "feedback_app", "worker", "--without-gossip", "--without-mingle", "-l", "info")

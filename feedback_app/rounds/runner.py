@@ -8,6 +8,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
+from feedback_app.logs import bound
 from feedback_app.rounds.announcing import announce_round
 from feedback_app.rounds.leases import DATABASE_AWAY, LeaseLost, claim_round, fenced, kept, renew_lease
 from feedback_app.rounds.models import Round, RoundStep
@@ -28,6 +29,11 @@ def work_on_round(*, round_id: UUID) -> Round | None:
     held = claim_round(round_id=round_id)
     if held is None:
         return None
+    with bound(round=held.pk, fence=held.fence):
+        return _work(held)
+
+
+def _work(held: Round) -> Round | None:
     logger.info("round=%s fence=%s claimed", held.pk, held.fence)
     try:
         _run_steps(held)
@@ -46,7 +52,7 @@ def work_on_round(*, round_id: UUID) -> Round | None:
         # A fault of ours: the round must not look as if it still ran, and the log has to have the whole of it.
         _end(held, Round.State.FAILED, f"{type(error).__name__}: {error}")
         raise
-    return Round.objects.get(pk=round_id)
+    return Round.objects.get(pk=held.pk)
 
 
 def _run_steps(held: Round) -> None:
@@ -61,7 +67,8 @@ def _run_steps(held: Round) -> None:
         if pause:
             _leave(held, Round.State.PAUSED)
             return
-        metrics = _run_step(StepRun(held, step, deadline))
+        with bound(step=step.name):
+            metrics = _run_step(StepRun(held, step, deadline))
         if step.name == RoundStep.Name.GATE and not _pass_gate(held, metrics):
             return
     _end(held, Round.State.SUCCEEDED, "")

@@ -12,7 +12,7 @@ NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 def test_ready_says_ok_of_each_service_that_answers(client: Client) -> None:
     answer = client.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json() == {"database": "ok", "broker": "ok"}
+    assert answer.json() == {"database": "ok", "broker": "ok", "migrations": "ok"}
 
 
 @pytest.mark.django_db
@@ -20,7 +20,7 @@ def test_ready_names_the_broker_that_does_not_answer(client: Client, settings: S
     settings.REDIS_URL = NOBODY_LISTENS
     answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json() == {"database": "ok", "broker": "does not answer"}
+    assert answer.json() == {"database": "ok", "broker": "does not answer", "migrations": "ok"}
 
 
 @pytest.mark.django_db
@@ -31,7 +31,16 @@ def test_ready_names_the_database_that_does_not_answer(client: Client) -> None:
     with connection.execute_wrapper(refuse):
         answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json() == {"database": "does not answer", "broker": "ok"}
+    assert answer.json() == {"database": "does not answer", "broker": "ok", "migrations": "not known"}
+
+
+@pytest.mark.django_db
+def test_ready_names_the_migrations_that_this_code_waits_for(client: Client) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'serving' AND name = '0003_soak'")
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["migrations"] == "to be applied: serving.0003_soak"
 
 
 def test_live_asks_neither_database_nor_broker(client: Client, settings: Settings) -> None:

@@ -25,6 +25,7 @@ from feedback_app.annotation.models import (
 from feedback_app.annotation.services.checks import CHECKED_KINDS, ask_third_judgment, record_check
 from feedback_app.annotation.services.reservations import HEARTBEAT_SECONDS, MEMBER
 from feedback_app.annotation.verdicts import Verdict, hash_body, parse_verdict, read_protocol
+from feedback_app.metrics import COMPARISONS
 from feedback_app.prepared import fetch_prepared
 from feedback_app.projects.protocols import parse_protocol
 from feedback_app.projects.selectors import role_in
@@ -109,6 +110,7 @@ def submit_judgment(
         answer = _repeat(place.assignment_id, digest, place.responses)
     else:
         answer = _store(task_id, annotator, place, body, digest)
+        transaction.on_commit(COMPARISONS.inc)
     if idempotency_key:
         _remember(annotator, idempotency_key, request_digest, answer)
     return answer
