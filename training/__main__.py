@@ -1,8 +1,8 @@
 """python -m training STAGE --config FILE.toml --output DIR [--set key=value ...] [--resume]
 
-Stages: pretrain, sft, reward, ppo, evaluate, generate; and `serve --model DIR --port N`.
+Stages: pretrain, sft, reward, ppo, evaluate, generate, adopt; and `serve --model DIR --port N`.
 `torchrun --nproc_per_node N -m training STAGE ...` trains with N processes, as `accelerate launch` does with GPUs or
-MPI; evaluate and generate, which train nothing, are then done by the first alone.
+MPI; evaluate, generate and adopt, which train nothing, are then done by the first alone.
 Exit codes: 0 done; 1 a reward failed, one line that says which; 2 bad config or data, one line that names the key or
 the file and line; 130 stopped. After 1 and 130 --resume goes on.
 """
@@ -30,7 +30,7 @@ from training.lifeline import hold_lifeline
 from training.records import DataError, RewardError
 
 # Stages that several processes would gain nothing by, or would each write.
-ALONE = ("evaluate", "generate")
+ALONE = ("evaluate", "generate", "adopt")
 
 
 def main(arguments: list[str]) -> int:

@@ -335,6 +335,13 @@ class GenerateConfig(StageConfig):
         self.check(0 < self.top_p <= 1, "top_p", "above 0, at most 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdoptConfig(StageConfig):
+    """A model made elsewhere, taken in as it is."""
+
+    model: str = required()
+
+
 STAGES: dict[str, type[StageConfig]] = {
     "pretrain": PretrainConfig,
     "sft": SFTConfig,
@@ -342,6 +349,7 @@ STAGES: dict[str, type[StageConfig]] = {
     "ppo": PPOConfig,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
+    "adopt": AdoptConfig,
 }
 
 

@@ -9,7 +9,7 @@ from training.config import STAGES, ConfigError, PPOConfig, StageConfig, load_co
 REQUIRED = {
     "pretrain": {"train": "t"}, "sft": {"model": "m", "train": "t"}, "reward": {"model": "m", "train": "t"},
     "ppo": {"policy": "p", "reward": "r", "prompts": "q"}, "evaluate": {"policy": "p", "prompts": "q"},
-    "generate": {"model": "m", "prompts": "q"},
+    "generate": {"model": "m", "prompts": "q"}, "adopt": {"model": "m"},
 }  # fmt: skip
 
 
