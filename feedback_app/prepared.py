@@ -18,4 +18,5 @@ def fetch_prepared(statement: str, values: Mapping[str, Any]) -> tuple[Any, ...]
     raw.prepare_threshold = 1
     with connection.wrap_database_errors, psycopg.Cursor(raw) as cursor:
         cursor.execute(statement, values, prepare=True)
-        return cursor.fetchone() if cursor.description else None
+        # cursor.description would say the same, but makes an object of every column.
+        return cursor.fetchone() if cursor.pgresult and cursor.pgresult.nfields else None

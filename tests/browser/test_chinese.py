@@ -64,7 +64,8 @@ def test_the_judging_page_is_chinese(open_page: OpenPage, project: Project, phon
     page.locator("#guidelines-close").click()
     expect(page.locator(".rating__label").first).to_contain_text("有用性")
     page.locator(".rating").first.hover()
-    expect(page.locator(".ratings__anchor").first).to_have_text("有用性: 0 毫无用处 · 1 大部分要求没有满足 · 2 部分有用 · 3 有用，略有欠缺 · 4 完全满足要求")
+    anchors = "有用性: 0 毫无用处 · 1 大部分要求没有满足 · 2 部分有用 · 3 有用，略有欠缺 · 4 完全满足要求"
+    expect(page.locator(".ratings__anchor").first).to_have_text(anchors)
     assert page.locator("html").get_attribute("lang") == "zh-hans"
     assert english_on(page) == set()
     assert overflow(page) <= 0

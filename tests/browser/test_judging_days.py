@@ -28,7 +28,7 @@ def test_what_a_reviewer_sent_back_is_said_opened_with_its_comment_and_waits_for
     )
     page = open_page(annotator)
     open_judging(page, project)
-    expect(page.locator("[data-notice=returned]")).to_contain_text("1")
+    expect(page.locator("[data-notice=returned]")).to_contain_text("A reviewer sent 1 verdict of yours back")
     page.get_by_role("link", name="My work").first.click()
     expect(page.locator("table")).to_contain_text("B is cut off.")
     page.get_by_role("link", name="Open again").click()

@@ -54,6 +54,7 @@ def test_a_task_is_shown_as_the_contract_says_and_names_no_model(project: Projec
     task = make_task(project, ("Green tea.", "黑茶"), policy=policy)
     answer = api.next()
     assert answer.status_code == 200
+    assert answer["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
     shown = answer.json()
     assert set(shown) == {"id", "assignment", "prompt", "responses", "protocol", "draft"}
     assert set(shown["assignment"]) == {"id", "expires_at"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from feedback_app.annotation.services import next_task
+from feedback_app.annotation.services import next_task, queue
 from tests.factories import make_judgment, make_project, make_tasks, make_user
 
 pytestmark = pytest.mark.django_db
@@ -17,3 +17,8 @@ def test_tasks_come_in_order_of_priority_and_then_of_age_and_never_twice() -> No
     for expected in (urgent, old, new, lowered):
         make_judgment(expected, annotator)  # refuses a task other than the next one
     assert next_task(project=project, annotator=annotator) is None
+
+
+def test_what_every_request_asks_is_short_enough_for_psycopg_to_remember_how_it_is_read() -> None:
+    # psycopg._queries.MAX_CACHED_STATEMENT_LENGTH; a longer statement is taken apart anew at each call.
+    assert max(len(statement) for statement in (queue._QUICK, queue._WHOLE, queue._WITH_ANSWER, queue._ENTER)) <= 4096

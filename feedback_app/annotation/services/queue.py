@@ -271,7 +271,11 @@ _OPPOSITE_ORDER = """(
 
 
 def _pick(*, start: str, locked: str, move: str) -> str:
-    return _PICK.format(choose=_CHOOSE.format(start=start, fit=_FIT, locked=locked, move=move), order=_RANDOM_ORDER)
+    statement = _PICK.format(
+        choose=_CHOOSE.format(start=start, fit=_FIT, locked=locked, move=move), order=_RANDOM_ORDER
+    )
+    # psycopg reads a statement of 4,096 characters or more anew at each call: without its indentation it is shorter.
+    return " ".join(statement.split())
 
 
 # From the remembered position, passing by what others have locked.

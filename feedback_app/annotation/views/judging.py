@@ -20,7 +20,7 @@ from feedback_app.accounts.services import set_keymap
 from feedback_app.annotation import services
 from feedback_app.annotation.api import NOTHING, LenientView, caller, read_hold, read_object
 from feedback_app.annotation.errors import VerdictInvalid
-from feedback_app.annotation.views.judging_words import words
+from feedback_app.annotation.views.judging_words import returned_words, words
 from feedback_app.annotation.work import (
     judged_today,
     judgment_to_revise,
@@ -47,7 +47,7 @@ def judge(request: ProjectRequest) -> HttpResponse:
         "username": user.username,
         "language": get_language(),
         "today": judged_today(user=user, project=project),
-        "sent_back": sent_back_to(user=user, project=project),
+        "returned": returned_words(sent_back_to(user=user, project=project)),
         "keymap": user.keymap,
         "urls": {
             "next": reverse("annotation:judge_next", args=[project.slug]),

@@ -1,12 +1,24 @@
 """What the judging page's script says, translated where the page is made; %(name)s is filled in by the script."""
 
 from django.utils.translation import gettext as _
-from django.utils.translation import pgettext
+from django.utils.translation import ngettext, pgettext
 
 
 def words() -> dict[str, str]:
     """Return each sentence by the name that the script knows it by."""
     return _verdict_words() | _state_words() | _key_words()
+
+
+def returned_words(number: int) -> str:
+    """Say how many verdicts a reviewer has sent back; nothing where there are none."""
+    if not number:
+        return ""
+    words = ngettext(
+        "A reviewer sent %(n)s verdict of yours back, with a comment.",
+        "A reviewer sent %(n)s verdicts of yours back, each with a comment.",
+        number,
+    )
+    return words % {"n": number}
 
 
 def _verdict_words() -> dict[str, str]:
@@ -70,7 +82,6 @@ def _state_words() -> dict[str, str]:
         "revising": _("You are editing a verdict that is already stored; the earlier one is kept as well."),
         "revision_leave": _("Leave it as it was"),
         "sent_back": _("A reviewer sent this verdict back: %(comment)s"),
-        "returned": _("Sent back to you by a reviewer, with a comment: %(n)s"),
         "returned_open": _("My work"),
         "later": _("Later"),
         "left_elsewhere": _("This task was finished in another window of yours."),

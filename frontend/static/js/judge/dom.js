@@ -3,7 +3,7 @@
 const page = JSON.parse(document.getElementById("page")?.textContent ?? "{}");
 
 /** What the server gave the page: addresses, words, the person's keys. */
-export const PAGE = /** @type {{slug: string, user: string, username: string, language: string, today: number, sent_back: number,
+export const PAGE = /** @type {{slug: string, user: string, username: string, language: string, today: number, returned: string,
   keymap: Record<string, string>, urls: Record<string, string>, guidelines: string,
   words: Record<string, string>}} */ (page);
 

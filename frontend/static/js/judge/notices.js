@@ -19,8 +19,8 @@ export function notice(name, text, ...buttons) {
 
 /** Say once a visit what a reviewer has sent back; home and the list of one's work say it too. */
 export function sayReturned() {
-  if (!PAGE.sent_back) return;
+  if (!PAGE.returned) return;
   const open = h("a", { class: "button", href: PAGE.urls.history }, say("returned_open"));
   const later = h("button", { type: "button", class: "button button--quiet", onclick: () => notice("returned", null) }, say("later"));
-  notice("returned", say("returned", { n: PAGE.sent_back }), open, later);
+  notice("returned", PAGE.returned, open, later);
 }
