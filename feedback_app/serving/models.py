@@ -59,6 +59,10 @@ class PolicyVersion(models.Model):
     name = models.CharField(max_length=80, unique=True, help_text=_("what the endpoint knows it by; never reused"))
     source = models.CharField(max_length=16, choices=Source.choices)
     parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="children")
+    also_from = models.ManyToManyField(
+        "self", symmetrical=False, blank=True, related_name="also_children",
+        help_text=_("further parents, as of a merge"),
+    )  # fmt: skip
     directory = models.CharField(max_length=500)
     manifest_sha256 = models.CharField(max_length=64, blank=True)
     round_id = models.UUIDField(null=True, blank=True, unique=True)

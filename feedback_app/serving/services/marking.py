@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from django.db.models import Q
 from django.utils import timezone
 
 from feedback_app.accounts.services import record_audit
@@ -14,7 +15,8 @@ def mark_policies(*, policies: Iterable[PolicyVersion], reason: str) -> list[Pol
     generation = list(policies)
     while generation:
         family |= {policy.pk: policy for policy in generation}
-        children = PolicyVersion.objects.filter(parent__in=[policy.pk for policy in generation])
+        made = [policy.pk for policy in generation]
+        children = PolicyVersion.objects.filter(Q(parent__in=made) | Q(also_from__in=made)).distinct()
         generation = [child for child in children if child.pk not in family]
     marked = []
     for policy in family.values():

@@ -1,6 +1,7 @@
 """Policy versions: registered once, never changed, and loaded again where an endpoint has lost them."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -64,10 +65,12 @@ def register_policy(
     evaluation: dict[str, object] | None = None,
     registered_by: User | None = None,
     withheld: str = "",
+    note: str = "",
+    also_from: Sequence[PolicyVersion] = (),
 ) -> PolicyVersion:
     """Make the project's next version of a directory; a round's is made once however often it is asked for.
 
-    withheld: why it may not go live until release_policy is called.
+    withheld: why it may not go live until release_policy is called. also_from: parents beside the first one.
 
     Raises:
         DataError: a round's directory holds no manifest: the stage that wrote it was not done.
@@ -91,7 +94,9 @@ def register_policy(
         round_id=round_id,
         evaluation=evaluation or {},
         withheld=withheld,
+        note=note,
     )
+    policy.also_from.set(also_from)
     record_audit(actor=registered_by, action="policy.register", subject=policy.name, project_slug=project.slug)
     return policy
 
