@@ -21,4 +21,5 @@ class BoundTask(Task):  # type: ignore[misc]  # Celery is untyped
 app = Celery("feedback_app", task_cls=BoundTask)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+app.steps["worker"].add("feedback_app.rounds.host_step:HostStep")
 app.steps["worker"].add("feedback_app.operations.watchdog:WatchdogStep")

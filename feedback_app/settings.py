@@ -1,7 +1,9 @@
 """Settings, all from the environment; without DATABASE_URL everything is embedded below DATA_DIR."""
 
 import os
+import re
 import secrets
+import socket
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,10 @@ EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM") or "rlhf-loop@localhost"
 # Who may read /metrics from elsewhere: Authorization: Bearer TOKEN. Processes of this machine may without one.
 METRICS_TOKENS = [token for token in os.environ.get("METRICS_TOKENS", "").split(",") if token]
+# What this machine is called among those that train; a container's own name is another at each start.
+HOST_NAME = os.environ.get("HOST_NAME") or socket.gethostname()
+if not re.fullmatch(r"[\w.-]{1,200}", HOST_NAME):
+    raise ImproperlyConfigured("HOST_NAME: letters, digits, dots and hyphens alone")
 # How long a version that went live is watched, unless a recipe says another time; 0 watches none.
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "15"))
 DEBUG = os.environ.get("DEBUG") == "1"

@@ -23,7 +23,10 @@ case "$role" in
             --no-ws --log-level warning "$@"
         ;;
     worker) celery_worker --queues ctl --concurrency "${WORKERS:-2}" --hostname "ctl@%h" "$@" ;;
-    gpu-worker) celery_worker --queues gpu --concurrency 1 --hostname "gpu@%h" "$@" ;;
+    gpu-worker) # a host of its own: it listens to what is for any, and to what is for it alone
+        export HOST_NAME="${HOST_NAME:-$(hostname)}"
+        celery_worker --queues "gpu,gpu.$HOST_NAME" --concurrency 1 --hostname "gpu@%h" "$@"
+        ;;
     beat) exec celery -A feedback_app beat --schedule /tmp/beat --loglevel "${LOG_LEVEL:-INFO}" "$@" ;;
     *) exec "$role" "$@" ;;
 esac

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from django.conf import settings
+
 from feedback_app.embedded import postgres, valkey
 from feedback_app.embedded.base_model import is_complete
 from feedback_app.embedded.children import Child, end_leftovers, stop_children, write_running
@@ -182,7 +184,7 @@ class Supervisor:
             # Training gives way to the pages beside it: judging stays quick during a round.
             Child(
                 "gpu-worker",
-                self._python(*worker, "-Q", "gpu", "-c", "1", "-n", "gpu@%h"),
+                self._python(*worker, "-Q", f"gpu,gpu.{settings.HOST_NAME}", "-c", "1", "-n", "gpu@%h"),
                 self._log("gpu-worker"),
                 niceness=5,
             ),

@@ -6,7 +6,8 @@ from uuid import UUID
 from kombu.exceptions import OperationalError
 
 from feedback_app.annotation.tasks import sample
-from feedback_app.rounds.tasks import kick, simulate, try_recipe
+from feedback_app.rounds.models import Round, Trial
+from feedback_app.rounds.tasks import kick, ring_hosts, simulate, try_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +15,7 @@ logger = logging.getLogger(__name__)
 def ring_round(round_id: UUID) -> None:
     """Ring for a round."""
     try:
-        kick.delay(str(round_id))
+        ring_hosts(kick, Round.objects.get(pk=round_id))
     except OperationalError as error:
         logger.warning("round=%s waits: the broker does not answer (%s)", round_id, error)
 
@@ -30,7 +31,7 @@ def ring_sample(job_id: UUID) -> None:
 def ring_trial(trial_id: UUID) -> None:
     """Ring for a try of a recipe."""
     try:
-        try_recipe.delay(str(trial_id))
+        ring_hosts(try_recipe, Trial.objects.get(pk=trial_id))
     except OperationalError as error:
         logger.warning("trial=%s waits: the broker does not answer (%s)", trial_id, error)
 

@@ -52,13 +52,17 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one trainer takes: memory at its peak and disk in bytes, and steps of so many operations."""
+    """What one trainer takes: memory at its peak and disk in bytes, and steps of so many operations.
+
+    least: memory without activations, which no setting of a batch can make smaller.
+    """
 
     stage: str
     part: str
     steps: int
     operations: float  # of a step
     memory: float
+    least: float
     disk: float
 
     @property
@@ -176,10 +180,11 @@ def _sft(config: SFTConfig, shape: ModelShape, data: Data, on_gpu: bool) -> Cost
     tokens = min(config.max_length, data.prompt_tokens + data.answer_tokens)
     rows = min(config.micro_batch or config.batch, config.batch)
     steps = ceil(data.rewrites / config.batch) * config.epochs
+    held = RUNTIME_BYTES + _learner(config, shape)
     return Cost(
         stage="sft", part="", steps=steps,
         operations=6.0 * shape.parameters * config.batch * tokens,
-        memory=RUNTIME_BYTES + _learner(config, shape) + _activations(config, shape, rows, tokens, on_gpu),
+        memory=held + _activations(config, shape, rows, tokens, on_gpu), least=held,
         disk=_disk(config, shape, _kept(config, shape), steps),
     )  # fmt: skip
 
@@ -190,10 +195,11 @@ def _reward(config: RewardConfig, shape: ModelShape, data: Data, pairs: int, par
     learned = ceil(pairs * (1 - config.validation_share))
     steps = ceil(learned / config.batch) * config.epochs * models_of(config)
     best = trained_share(config, shape) * max(4, WIDTHS[config.dtype])  # of the best weights a copy is kept
+    held = RUNTIME_BYTES + _learner(config, shape) + best
     return Cost(
         stage="reward", part=part, steps=steps,
         operations=6.0 * shape.parameters * 2 * config.batch * tokens,
-        memory=RUNTIME_BYTES + _learner(config, shape) + best + _activations(config, shape, rows, tokens, on_gpu),
+        memory=held + _activations(config, shape, rows, tokens, on_gpu), least=held,
         disk=_disk(config, shape, _kept(config, shape) + best, steps) + config.ensemble * 2 * shape.parameters,
     )  # fmt: skip
 
@@ -211,11 +217,12 @@ def _ppo(config: PPOConfig, shape: ModelShape, data: Data, on_gpu: bool) -> Cost
     made = config.rollout_batch * tokens
     # A pass each of sampling, scoring, reference and judges, and three (forward and backward) an epoch and learner.
     operations = 2.0 * shape.parameters * made * (2 + others + (learners - 1) + 3 * learners * config.ppo_epochs)
+    held = RUNTIME_BYTES + learners * _learner(config, shape) + others * one
     kept = learners * _kept(config, shape)
     kept += trained_share(config, shape) * 4 if config.alarm == "best" else 0
     return Cost(
         stage="ppo", part="", steps=config.updates, operations=operations,
-        memory=RUNTIME_BYTES + learners * _learner(config, shape) + others * one + max(learning, sampling),
+        memory=held + max(learning, sampling), least=held,
         disk=_disk(config, shape, kept, config.updates),
     )  # fmt: skip
 
@@ -227,11 +234,12 @@ def _evaluate(config: EvaluateConfig, shape: ModelShape, data: Data) -> Cost:
     sampling = config.batch * tokens * shape.layers * 2 * shape.key_value_heads * shape.head_size * width
     states, head = (count * shape.hidden * width for count in (prompts * config.response_length, shape.vocabulary))
     logits = LOGITS_AT_ONCE * shape.vocabulary * 12
+    held = RUNTIME_BYTES + width * shape.parameters + head
     return Cost(
         stage="evaluate", part="", steps=3 * ceil(prompts / config.batch),
         operations=2.0 * shape.parameters * config.batch * tokens * 2,
         # One model answers at a time; the first one's head stays for the distances from it.
-        memory=RUNTIME_BYTES + width * shape.parameters + head + sampling + states + logits,
+        memory=held + sampling + states + logits, least=held,
         disk=0.0,
     )  # fmt: skip
 

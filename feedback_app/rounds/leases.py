@@ -2,13 +2,13 @@
 
 import logging
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -30,7 +30,7 @@ class LeaseLost(Exception):
 
 def owner_name() -> str:
     """Return who we are, for people who look."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{settings.HOST_NAME}:{os.getpid()}"
 
 
 def claimable() -> Q:

@@ -1,6 +1,7 @@
 """Recipes, and the training rounds that run by them; a round's row is its own queue."""
 
 import uuid
+from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -60,6 +61,7 @@ class Round(models.Model):
     parent = models.ForeignKey(PolicyVersion, null=True, on_delete=models.PROTECT, related_name="rounds_from")
     dataset = models.ForeignKey(DatasetVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="rounds")
     policy = models.ForeignKey(PolicyVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="made_by")
+    needs = models.JSONField(default=dict, blank=True, help_text=_("what a host must have to take it"))
     state = models.CharField(max_length=24, choices=State.choices, default=State.QUEUED)
     fence = models.PositiveIntegerField(default=0, help_text=_("only the holder of the newest writes"))
     lease_owner = models.CharField(max_length=200, blank=True)
@@ -208,6 +210,46 @@ class Simulation(models.Model):
         return f"{self.project}: {self.judged} of {self.judgments} {self.preference}"
 
 
+class Host(models.Model):
+    """A machine that trains, as its worker says it is; sizes in bytes."""
+
+    name = models.CharField(max_length=200, unique=True)
+    torch = models.CharField(max_length=40, blank=True, help_text=_("its version, empty where it is not installed"))
+    devices = models.JSONField(default=list, help_text=_("GPUs, as torch finds them"))
+    cpus = models.PositiveIntegerField()
+    memory = models.BigIntegerField()
+    disk_free = models.BigIntegerField()
+    load = models.JSONField(default=dict)
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    gone_at = models.DateTimeField(null=True, blank=True, help_text=_("when it was found to be silent"))
+
+    class Meta:
+        db_table = "rounds_host"
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def gpus(self) -> list[dict[str, Any]]:
+        """Return its GPUs that CUDA drives."""
+        return [device for device in self.devices if device["kind"] == "cuda"]
+
+    def memory_for(self, kind: str) -> int:
+        """Return the bytes that a trainer has there: its largest GPU's, or the machine's where it computes itself."""
+        if kind == "cpu" or not self.devices:
+            return self.memory
+        return max(int(device["memory"]) for device in self.devices)
+
+    @property
+    def devices_with_load(self) -> list[dict[str, Any]]:
+        """Return its devices, each with what nvidia-smi says it is used for; None where that says nothing."""
+        loads = {gpu["index"]: gpu for gpu in self.load.get("gpus", [])}
+        none = {"used": None, "load": None}
+        return [{**none, **loads.get(device["index"], {}), **device} for device in self.devices]
+
+
 class Trial(models.Model):
     """Two steps of each trainer by a recipe that need not be saved, to know what a round would take; its own queue."""
 
@@ -223,6 +265,7 @@ class Trial(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="trials")
     config = models.JSONField(help_text=_("the recipe as it was tried"))
+    needs = models.JSONField(default=dict, blank=True, help_text=_("what a host must have to take it"))
     state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
     stage = models.CharField(max_length=16, blank=True, help_text=_("the trainer that runs"))
     results = models.JSONField(default=list, help_text=_("what each trainer took"))

@@ -9,6 +9,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from feedback_app.rounds.hosts import waiting_words
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.reports import gate_rows, running_step
 from feedback_app.rounds.selectors import usable_judgments
@@ -53,6 +54,8 @@ def _kept(held: Round) -> str:
 
 
 def _queued(held: Round, now: datetime) -> Standing:
+    if words := waiting_words(held):
+        return Standing(words, "", ("pause", "cancel"))
     waited = now - max(moment for moment in (held.created_at, held.lease_until) if moment is not None)
     if waited > UNCLAIMED_AFTER and held.fence == 0:
         text = _("No worker has taken it yet. It starts by itself as soon as one for training runs.")

@@ -1,6 +1,7 @@
 """Bells: each names rows that wait in PostgreSQL, and losing or doubling one is harmless."""
 
 import logging
+from typing import Any
 from uuid import UUID
 
 from celery import shared_task
@@ -9,6 +10,8 @@ from feedback_app.annotation.sampling import refill_queues, waiting_sample_jobs
 from feedback_app.annotation.services import expire_reservations, forget_answers
 from feedback_app.annotation.tasks import sample
 from feedback_app.datasets.tasks import ring_waiting_imports
+from feedback_app.rounds.hosts import fits_here, mark_gone_hosts, queues_for
+from feedback_app.rounds.models import Round, Trial
 from feedback_app.rounds.runner import work_on_round
 from feedback_app.rounds.schedules import start_due_rounds
 from feedback_app.rounds.selectors import waiting_rounds
@@ -18,18 +21,23 @@ from feedback_app.rounds.trial.jobs import run_trial, waiting_trials
 from feedback_app.serving.services import forget_observations, restage_missing, watch_soaks
 
 logger = logging.getLogger(__name__)
+BELL_LASTS_S = 60
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def kick(round_id: str) -> None:
     """Work on a round, unless somebody does already."""
-    work_on_round(round_id=UUID(round_id))
+    held = Round.objects.filter(pk=round_id).first()
+    if held is not None and fits_here(held):
+        work_on_round(round_id=held.pk)
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def try_recipe(trial_id: str) -> None:
     """Take two steps of each trainer by a recipe, unless a worker does already."""
-    run_trial(trial_id=UUID(trial_id))
+    job = Trial.objects.filter(pk=trial_id).first()
+    if job is not None and fits_here(job):
+        run_trial(trial_id=job.pk)
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
@@ -43,10 +51,17 @@ def tick_rounds() -> None:
     """Start what a schedule asks for, and ring again for every round and try that waits for a worker."""
     start_due_rounds()
     queue_fed_rounds()
-    for round_id in waiting_rounds():
-        kick.delay(str(round_id))
-    for trial_id in waiting_trials():
-        try_recipe.delay(str(trial_id))
+    mark_gone_hosts()
+    for held in Round.objects.filter(pk__in=waiting_rounds()):
+        ring_hosts(kick, held)
+    for job in Trial.objects.filter(pk__in=waiting_trials()):
+        ring_hosts(try_recipe, job)
+
+
+def ring_hosts(bell: Any, row: Round | Trial) -> None:
+    """Ring each host that a row fits; a bell that is not heard before the next tick has been rung again by then."""
+    for queue in queues_for(row):
+        bell.apply_async((str(row.pk),), queue=queue, expires=BELL_LASTS_S)
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped

@@ -2,10 +2,11 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from feedback_app.rounds.views import overview, policies, recipes, rounds, schedules, trials
+from feedback_app.rounds.views import hosts, overview, policies, recipes, rounds, schedules, trials
 
 app_name = "rounds"
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("hosts/", hosts.hosts, name="hosts"),
     path("p/<slug:slug>/", overview.overview, name="overview"),
     path("p/<slug:slug>/agreement/", overview.agreement, name="agreement"),
     path("p/<slug:slug>/sample/", overview.sample_now, name="sample"),

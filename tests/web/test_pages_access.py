@@ -34,7 +34,7 @@ SIGNED_IN = {
     "", "p/", "accounts/me/", "accounts/me/password/", "accounts/me/tokens/",
     "accounts/me/tokens/<int:token_id>/revoke/",
 }  # fmt: skip
-ADMINISTRATORS = {"projects/new/"}
+ADMINISTRATORS = {"projects/new/", "hosts/"}
 ANNOTATOR, REVIEWER, MANAGER = Member.Role.ANNOTATOR, Member.Role.REVIEWER, Member.Role.MANAGER
 # Least roles below p/<slug:slug>/, where they are written twice on purpose.
 LEAST = {

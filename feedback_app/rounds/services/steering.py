@@ -13,6 +13,7 @@ from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import Project
 from feedback_app.rounds.announcing import announce_round
+from feedback_app.rounds.hosts import needs_of
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import parse_recipe
 from feedback_app.rounds.room import NoRoom, check_room
@@ -44,11 +45,13 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
     else:
         config = as_rehearsal(project=project, config=config)
     enough = _enough_judgments(project, config)
+    frozen = parse_recipe(config, by_operator=True)
     try:
-        check_room(project=project, recipe=parse_recipe(config, by_operator=True))
+        check_room(project=project, recipe=frozen)
     except NoRoom as error:
         raise RoundRefused(str(error)) from error
     ensure_base_policy(project=project)
+    needs = needs_of(project=project, recipe=frozen)
     deployment = deployment_of(project=project)
     assert deployment is not None  # ensure_base_policy made it
     try:
@@ -60,6 +63,7 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
                 number=newest + 1,
                 recipe=recipe,
                 config=config,
+                needs=needs,
                 parent=deployment.live,
                 state=State.QUEUED if enough else State.WAITING_FOR_JUDGMENTS,
                 simulated=config["judgments"].get("simulated", "exclude") != "exclude",

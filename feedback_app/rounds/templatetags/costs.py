@@ -3,7 +3,8 @@
 from django import template
 from django.utils.translation import gettext as _
 
-from feedback_app.rounds.models import RoundStep
+from feedback_app.rounds.hosts import waiting_words
+from feedback_app.rounds.models import Round, RoundStep, Trial
 
 register = template.Library()
 GIB = 2**30
@@ -37,3 +38,9 @@ def trainer(key: str) -> str:
 def host(owner: str) -> str:
     """Return the host of a lease's owner: what stands before its process."""
     return owner.rsplit(":", 1)[0]
+
+
+@register.filter
+def waits(row: Round | Trial) -> str:
+    """Write which host a queued row waits for and why."""
+    return waiting_words(row)

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_noop
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import Project
+from feedback_app.rounds.hosts import needs_of
 from feedback_app.rounds.leases import DATABASE_AWAY, LEASE, RENEW_EVERY_S, LeaseLost, owner_name
 from feedback_app.rounds.models import Trial
 from feedback_app.rounds.recipes import Recipe
@@ -48,7 +49,8 @@ def request_trial(*, project: Project, recipe: Recipe, requested_by: User | None
         raise TrialRefused(_("there are no judgments to learn from"))
     try:
         with transaction.atomic():
-            made = Trial.objects.create(project=project, config=config, requested_by=requested_by)
+            needs = needs_of(project=project, recipe=recipe)
+            made = Trial.objects.create(project=project, config=config, needs=needs, requested_by=requested_by)
             record_audit(actor=requested_by, action="recipe.try", subject=str(made.pk), project_slug=project.slug)
     except IntegrityError as error:
         raise TrialRefused(_("a recipe of this project is being tried already")) from error

@@ -14,6 +14,7 @@ from feedback_app.projects.models import Member
 from feedback_app.projects.pages import ProjectRequest, project_page
 from feedback_app.rounds import recipes
 from feedback_app.rounds.estimates import estimate_round
+from feedback_app.rounds.hosts import living_hosts, suits
 from feedback_app.rounds.models import Recipe, Trial
 from feedback_app.rounds.recipe_form import RecipeForm
 from feedback_app.rounds.recipe_text import changes, recipe_as_toml, with_operators, without_operators
@@ -68,8 +69,13 @@ def costs_context(request: ProjectRequest, form: RecipeForm) -> dict[str, Any]:
         wanted = form.cleaned_data["recipe"] if form.is_valid() else None
     else:
         wanted = recipes.parse_recipe(with_operators(form.config, form.kept), by_operator=True)
-    found = estimate_round(project=request.project, recipe=wanted) if wanted is not None else None
-    return {"estimate": found, "trial": Trial.objects.filter(project=request.project).first()}
+    trial = Trial.objects.filter(project=request.project).first()
+    if wanted is None:
+        return {"trial": trial}
+    hosts = list(living_hosts())
+    on_gpu = any(host.devices for host in hosts)
+    found = estimate_round(project=request.project, recipe=wanted, on_gpu=on_gpu)
+    return {"trial": trial, "estimate": found, "hosts": [(host, suits(host, found, wanted)) for host in hosts]}
 
 
 def recipe_page(
