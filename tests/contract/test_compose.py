@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from feedback_app.rounds.hosts import queue_of
 from feedback_app.serving.backends.tgi import COLOURS
 from feedback_app.settings import CELERY_TASK_DEFAULT_QUEUE, CELERY_TASK_ROUTES, NEEDED
 
@@ -19,7 +20,8 @@ FOLLOW = CONTAINERS / "follow_current.sh"
 OURS = ("migrate", "web", "worker", "beat", "gpu-worker")
 # The keys of a service in the Compose specification that this file may use; a misspelt one is none of them.
 KNOWN_KEYS = {
-    "build", "command", "depends_on", "deploy", "entrypoint", "environment", "healthcheck", "image", "init", "ipc",
+    "build", "command", "depends_on", "deploy", "entrypoint", "environment", "healthcheck", "hostname", "image", "init",
+    "ipc",
     "ports", "profiles", "restart", "shm_size", "stop_grace_period", "volumes",
 }  # fmt: skip
 
@@ -91,8 +93,9 @@ def test_nothing_of_ours_starts_before_the_tables_and_static_files_are_there(
 
 def test_workers_listen_on_every_queue_that_tasks_go_to(services: dict[str, dict[str, Any]]) -> None:
     script = (CONTAINERS / "entrypoint.sh").read_text()
-    heard = set(re.findall(r"--queues (\S+)", script))
-    assert heard == {CELERY_TASK_DEFAULT_QUEUE, *(route["queue"] for route in CELERY_TASK_ROUTES.values())}
+    heard = {queue for queues in re.findall(r'--queues "?([^"\s]+)', script) for queue in queues.split(",")}
+    own = queue_of("$HOST_NAME")  # a training host's own beside the common one
+    assert heard == {CELERY_TASK_DEFAULT_QUEUE, own, *(route["queue"] for route in CELERY_TASK_ROUTES.values())}
     roles = set(re.findall(r"^    ([a-z-]+)\)", script, re.MULTILINE))
     assert {services[name]["command"][0] for name in OURS} == roles
 
