@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import shlex
 import socket
 from ipaddress import ip_network
 from pathlib import Path
@@ -111,6 +112,8 @@ METRICS_TOKENS = [token for token in os.environ.get("METRICS_TOKENS", "").split(
 HOST_NAME = os.environ.get("HOST_NAME") or socket.gethostname()
 if not re.fullmatch(r"[\w.-]{1,200}", HOST_NAME):
     raise ImproperlyConfigured("HOST_NAME: letters, digits, dots and hyphens alone")
+# What deploys a version to an endpoint of the kind external: its name and directory are added as arguments.
+DEPLOY_COMMAND = shlex.split(os.environ.get("DEPLOY_COMMAND", ""))
 # How long a version that went live is watched, unless a recipe says another time; 0 watches none.
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "15"))
 DEBUG = os.environ.get("DEBUG") == "1"

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,21 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from feedback_app.notifications.signing import signature_of
 from feedback_app.projects.models import Project
 from feedback_app.serving.backends import BackendError, SamplingParameters, backend_of, base
 from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
-from feedback_app.serving.services import PushRefused, push_policy, register_policy
+from feedback_app.serving.services import (
+    PushRefused,
+    push_policy,
+    register_policy,
+    restage_missing,
+    roll_back,
+    set_endpoint,
+)
 from tests.factories import make_project
 from tests.inference_server import write_manifest
+from training.records import file_sha256
 
 pytestmark = pytest.mark.django_db
 SAMPLING = SamplingParameters(0.8, 1.0, 12)
@@ -31,6 +41,7 @@ class Fake:
 
     routes: dict[str, Callable[[dict[str, Any]], Answer]] = field(default_factory=dict)
     bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    headers: list[Any] = field(default_factory=list)
     url: str = ""
 
     def answer(self, path: str, body: dict[str, Any]) -> Answer:
@@ -43,6 +54,7 @@ def serve(fake: Fake) -> ThreadingHTTPServer:
             length = int(self.headers.get("content-length") or 0)
             body = json.loads(self.rfile.read(length) or "{}")
             fake.bodies.append((self.path, body))
+            fake.headers.append(self.headers)
             status, content = fake.answer(self.path, body)
             raw = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
@@ -95,6 +107,15 @@ def make_output(root: Path, name: str) -> Path:
 
 def register(project: Project, directory: Path) -> PolicyVersion:
     return register_policy(project=project, directory=directory, parent=None, source=PolicyVersion.Source.ROUND)
+
+
+def measured(policy: PolicyVersion, tokens: list[int], logprobs: list[float]) -> None:
+    """Have a version's canary.json say that the trainer measured this of it."""
+    directory = Path(policy.directory)
+    canary = {"max_new_tokens": 2, "prompts": [{"inputs": "Hi", "tokens": tokens, "logprobs": logprobs}]}
+    (directory / "canary.json").write_text(json.dumps(canary))
+    write_manifest(directory)
+    PolicyVersion.objects.filter(pk=policy.pk).update(manifest_sha256=file_sha256(directory / "manifest.json"))
 
 
 def deploy(project: Project, endpoint: Endpoint, policy: PolicyVersion) -> None:
@@ -376,6 +397,190 @@ def test_a_full_server_is_asked_again_for_a_while(
     assert (caught.value.status, left) == (429, [])
 
 
-def test_an_endpoint_deployed_by_others_is_not_pushed_to(project: Project) -> None:
-    with pytest.raises(BackendError, match="by others"):
-        backend_of(Endpoint.objects.create(name="theirs", backend="external", url="http://example.test"))
+# Servers that others deploy to
+
+
+@dataclass
+class Outside:
+    """A server of one slot that speaks TGI, and its deployer, who takes a signed webhook or is run as a command."""
+
+    server: Fake
+    deployer: Fake
+    answers: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    serves: str = ""
+    # Looks at /info until what was asked for is there.
+    delay: int = 2
+    wanted: str = ""
+
+    def start(self) -> None:
+        self.server.routes = {"/info": self._info, "/generate": lambda _: (200, self._details())}
+        self.deployer.routes = {"/deploy": self._deploy}
+
+    def _deploy(self, body: dict[str, Any]) -> Answer:
+        self.wanted, self.left = body["directory"], self.delay
+        return 202, {}
+
+    def _info(self, _: dict[str, Any]) -> Answer:
+        if self.wanted and self.wanted != self.serves:
+            if self.left:
+                self.left -= 1
+                return 503, {}
+            self.serves = self.wanted
+        return 200, {"model_id": self.serves}
+
+    def _details(self) -> dict[str, Any]:
+        tokens, logprobs = self.answers[self.serves]
+        return {"details": {"tokens": [{"id": t, "logprob": p} for t, p in zip(tokens, logprobs, strict=True)]}}
+
+
+@pytest.fixture
+def outside(fakes: tuple[Fake, Fake], project: Project, tmp_path: Path) -> tuple[Outside, PolicyVersion, PolicyVersion]:
+    """Return a server that others deploy to, the version that is live there, and one that is to go live."""
+    old, new = (register(project, make_output(tmp_path, name)) for name in ("old", "new"))
+    place = Outside(*fakes, serves=f"{old.directory}/model")
+    place.answers = {
+        f"{old.directory}/model": ([5, 7], [-0.9, -0.4]), f"{new.directory}/model": ([5, 6], [-0.51, -0.69])
+    }  # fmt: skip
+    place.start()
+    options = {"webhook": f"{fakes[1].url}/deploy", "secret": "shared", "deadline_s": 5, "poll_s": 0.02}
+    endpoint = Endpoint.objects.create(
+        name="theirs", backend="external", url=fakes[0].url, settings=options, calibration={"policy": old.name}
+    )
+    deploy(project, endpoint, old)
+    return place, old, new
+
+
+def test_others_are_told_by_a_signed_webhook_and_waited_for(
+    outside: tuple[Outside, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    place, old, new = outside
+    push = push_policy(policy=new)
+    assert live_of(project) == new
+    ((path, body),) = place.deployer.bodies
+    assert (path, body["kind"], body["policy"]) == ("/deploy", "policy_deploy", new.name)
+    assert (body["directory"], body["manifest_sha256"]) == (f"{new.directory}/model", new.manifest_sha256)
+    raw = json.dumps(body).encode()
+    headers = place.deployer.headers[0]
+    assert headers["X-RLHF-Signature"] == signature_of(secret="shared", timestamp=headers["X-RLHF-Timestamp"], body=raw)
+    # The one before was asked before it was replaced: 6 for 7 is another token.
+    assert push.steps[-1]["said"].endswith(f"inf from those of {old.name}")
+    measured(old, [5, 7], [-0.9, -0.4])
+    roll_back(project=project)
+    assert (live_of(project), place.serves) == (old, f"{old.directory}/model")
+
+
+def test_old_weights_under_the_new_name_are_found_out_and_the_live_version_is_deployed_again(
+    outside: tuple[Outside, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    place, old, new = outside
+    place.answers = dict.fromkeys(place.answers, ([5, 7], [-0.6, -0.8]))
+    with pytest.raises(PushRefused, match="old weights may be serving"):
+        push_policy(policy=new)
+    assert (live_of(project), place.serves) == (old, f"{new.directory}/model")
+    # Sampling from the server in between is no answer of the live version.
+    with pytest.raises(BackendError, match="not"):
+        backend_of(Endpoint.objects.get()).greedy(old, {"inputs": "Hi", "tokens": [], "logprobs": []}, 2)
+    assert restage_missing() == [old.name]
+    assert place.serves == f"{old.directory}/model"
+
+
+def test_what_is_live_is_not_deployed_again_while_a_push_replaces_it(
+    outside: tuple[Outside, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    place, _, new = outside
+    place.serves = f"{new.directory}/model"
+    Push.objects.create(project=project, policy=new, lease_until=timezone.now() + timedelta(minutes=1))
+    assert restage_missing() == []
+    Push.objects.update(lease_until=timezone.now() - timedelta(seconds=1))  # its process has died
+    assert len(restage_missing()) == 1
+
+
+def test_others_who_do_not_deploy_in_time_or_refuse_leave_the_old_version(
+    outside: tuple[Outside, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    place, old, new = outside
+    Endpoint.objects.update(settings={**Endpoint.objects.get().settings, "deadline_s": 0.2})
+    place.deployer.routes["/deploy"] = lambda _: (202, {})
+    with pytest.raises(PushRefused, match=r"^stage: endpoint theirs: .* was not there within"):
+        push_policy(policy=new)
+    place.deployer.routes["/deploy"] = lambda _: (403, {})
+    with pytest.raises(PushRefused, match=r"^stage: endpoint theirs: the webhook that deploys: answered 403"):
+        push_policy(policy=new)
+    assert live_of(project) == old
+
+
+def test_a_command_of_the_environment_deploys(
+    outside: tuple[Outside, PolicyVersion, PolicyVersion], project: Project, tmp_path: Path, settings: Any
+) -> None:
+    place, old, new = outside
+    Endpoint.objects.update(settings={"command": True, "deadline_s": 5, "poll_s": 0.02})
+    script = tmp_path / "deploy"
+    script.write_text(
+        f'#!/bin/sh\nif test -e {tmp_path}/full; then echo "disk full" >&2; exit 3; fi\n'
+        f'echo "$1 $2" > {tmp_path}/asked\n'
+    )
+    script.chmod(0o755)
+    settings.DEPLOY_COMMAND = [str(script)]
+    (tmp_path / "full").touch()
+    with pytest.raises(PushRefused, match=r"^stage: endpoint theirs: deploy ended with code 3: disk full"):
+        push_policy(policy=new)
+    (tmp_path / "full").unlink()
+
+    def info(_: dict[str, Any]) -> Answer:
+        place.serves = (tmp_path / "asked").read_text().split()[1]
+        return 200, {"model_id": place.serves}
+
+    place.server.routes["/info"] = info
+    (tmp_path / "asked").write_text(f"{old.name} {old.directory}/model\n")
+    push_policy(policy=new)
+    assert live_of(project) == new
+    assert (tmp_path / "asked").read_text() == f"{new.name} {new.directory}/model\n"
+
+
+def test_a_server_of_openais_protocol_is_known_by_names(
+    vllm: tuple[Fake, PolicyVersion, PolicyVersion], fakes: tuple[Fake, Fake], project: Project
+) -> None:
+    fake, old, new = vllm
+    load = fake.routes["/v1/load_lora_adapter"]
+    fakes[1].routes["/deploy"] = lambda body: load({"lora_name": body["policy"], "lora_path": body["directory"]})
+    options = {"speaks": "openai", "webhook": f"{fakes[1].url}/deploy", "secret": "s", "poll_s": 0.02}
+    Endpoint.objects.update(backend="external", settings=options, calibration={"policy": old.name})
+    push_policy(policy=new)
+    assert live_of(project) == new
+    (generated,) = backend_of(Endpoint.objects.get()).generate(new, MESSAGES, SAMPLING, [1])
+    assert generated.policy_name == new.name
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, "either webhook with secret, or command is needed"),
+        ({"webhook": "http://a", "secret": "s", "command": True}, "either webhook"),
+        ({"webhook": "http://a"}, "secret: is needed"),
+        ({"command": True}, "DEPLOY_COMMAND is not set"),
+        ({"webhook": "http://a", "secret": "s", "speaks": "grpc"}, "speaks: one of tgi, openai"),
+        ({"hook": "http://a"}, "unknown: hook"),
+    ],
+)
+def test_options_that_cannot_deploy_are_refused_when_the_endpoint_is_set(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(BackendError, match=why):
+        set_endpoint(name="theirs", backend=Endpoint.Backend.EXTERNAL, url="http://a", settings=options)
+    assert not Endpoint.objects.exists()
+
+
+# An ill live version
+
+
+def test_an_ill_live_version_stops_neither_a_rollback_nor_the_push_that_mends_it(
+    vllm: tuple[Fake, PolicyVersion, PolicyVersion], project: Project
+) -> None:
+    fake, old, new = vllm
+    push_policy(policy=new)
+    honest = fake.routes["/v1/completions"]
+    fake.routes["/v1/completions"] = lambda body: (424, {}) if body["model"] == new.name else honest(body)
+    measured(old, [5, 7], [-0.9, -0.4])
+    roll_back(project=project)
+    assert live_of(project) == old
+    fake.routes["/v1/completions"] = lambda body: (424, {}) if body["model"] == old.name else honest(body)
+    push_policy(policy=new)
+    assert live_of(project) == new

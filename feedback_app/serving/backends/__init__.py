@@ -2,6 +2,7 @@
 
 from feedback_app.serving.backends.base import Backend, BackendError, Generated, SamplingParameters
 from feedback_app.serving.backends.embedded import EmbeddedBackend
+from feedback_app.serving.backends.external import ExternalBackend
 from feedback_app.serving.backends.tgi import TGIBackend
 from feedback_app.serving.backends.vllm import VLLMBackend
 from feedback_app.serving.models import Endpoint
@@ -12,12 +13,10 @@ KINDS: dict[str, type[Backend]] = {
     Endpoint.Backend.EMBEDDED: EmbeddedBackend,
     Endpoint.Backend.TGI: TGIBackend,
     Endpoint.Backend.VLLM: VLLMBackend,
+    Endpoint.Backend.EXTERNAL: ExternalBackend,
 }
 
 
 def backend_of(endpoint: Endpoint) -> Backend:
-    """Return the backend that speaks to an endpoint; raises BackendError where nobody can push to it."""
-    kind = KINDS.get(endpoint.backend)
-    if kind is None:
-        raise BackendError(f"endpoint {endpoint.name}: policies are deployed there by others")
-    return kind(endpoint)
+    """Return the backend that speaks to an endpoint."""
+    return KINDS[endpoint.backend](endpoint)

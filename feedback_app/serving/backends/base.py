@@ -83,11 +83,16 @@ class Backend(ABC):
     """
 
     timeout_s = ADMIN_TIMEOUT_S
+    # Whether staging a version may end the one before it: then that is asked what it says beforehand.
+    replaces = False
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.url = endpoint.url.rstrip("/")
         self.seen: list[Seen] = []
+
+    def check_settings(self) -> None:  # noqa: B027  # most need none that could be wrong
+        """Raise BackendError where the endpoint's options are not what the backend needs; asks no server."""
 
     @abstractmethod
     def stage(self, policy: PolicyVersion) -> None:

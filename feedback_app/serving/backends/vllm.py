@@ -11,6 +11,24 @@ from feedback_app.serving.models import PolicyVersion
 from training.records import CanaryPrompt
 
 
+def completion_of(policy: PolicyVersion, prompt: CanaryPrompt, max_new_tokens: int) -> dict[str, Any]:
+    """Return the request for a greedy completion of rendered inputs, with token ids and log-probabilities."""
+    return {
+        "model": policy.name, "prompt": prompt["inputs"], "max_tokens": max_new_tokens, "temperature": 0,
+        "logprobs": 1, "return_tokens_as_token_ids": True, "add_special_tokens": False,
+    }  # fmt: skip
+
+
+def from_completion(prompt: CanaryPrompt, answer: dict[str, Any]) -> CanaryPrompt:
+    """Return the tokens of a completion as a canary prompt; raises KeyError and its like where it has none."""
+    logprobs = answer["choices"][0]["logprobs"]
+    return {
+        "inputs": prompt["inputs"],
+        "tokens": [int(token.removeprefix("token_id:")) for token in logprobs["tokens"]],
+        "logprobs": [float(logprob) for logprob in logprobs["token_logprobs"]],
+    }
+
+
 class VLLMBackend(Backend):
     """A server started with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, on a private network."""
 
@@ -44,15 +62,7 @@ class VLLMBackend(Backend):
             self.request("POST", "/v1/unload_lora_adapter", json={"lora_name": policy.name})
 
     def greedy(self, policy: PolicyVersion, prompt: CanaryPrompt, max_new_tokens: int) -> CanaryPrompt:
-        body = {
-            "model": policy.name, "prompt": prompt["inputs"], "max_tokens": max_new_tokens, "temperature": 0,
-            "logprobs": 1, "return_tokens_as_token_ids": True, "add_special_tokens": False,
-        }  # fmt: skip
+        body = completion_of(policy, prompt, max_new_tokens)
         answer = self.ask_json("POST", "/v1/completions", json=body)
         with self.reading("/v1/completions"):
-            logprobs = answer["choices"][0]["logprobs"]
-            return {
-                "inputs": prompt["inputs"],
-                "tokens": [int(token.removeprefix("token_id:")) for token in logprobs["tokens"]],
-                "logprobs": [float(logprob) for logprob in logprobs["token_logprobs"]],
-            }
+            return from_completion(prompt, answer)

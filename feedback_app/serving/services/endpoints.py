@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import Project
+from feedback_app.serving.backends import backend_of
 from feedback_app.serving.backends.base import read_canary
 from feedback_app.serving.models import Deployment, Endpoint
 from feedback_app.serving.services.canaries import calibrate_endpoint
@@ -21,6 +22,7 @@ def set_endpoint(*, name: str, backend: Endpoint.Backend, url: str, settings: di
 
     Raises:
         ValidationError: by field.
+        BackendError: the options are not what such a server needs.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -31,6 +33,7 @@ def set_endpoint(*, name: str, backend: Endpoint.Backend, url: str, settings: di
     endpoint.calibration = {}  # another server may stand there now
     # Not by Django's rule for URLs: it takes a container's name for no host at all.
     endpoint.full_clean(exclude=["url"], validate_unique=not known)
+    backend_of(endpoint).check_settings()
     endpoint.save()
     record_audit(actor=None, action="endpoint.set", subject=name)
     return endpoint

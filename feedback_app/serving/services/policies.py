@@ -6,19 +6,23 @@ from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db import IntegrityError, transaction
 from django.db.models import Max
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import Project
 from feedback_app.serving.backends import BackendError, backend_of
-from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion
+from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
 from training.records import MANIFEST, DataError, file_sha256
 
 logger = logging.getLogger(__name__)
 EMBEDDED = "embedded"
+# A lock of a process that died is forgotten after this.
+LONGEST_LOAD_S = 1200
 
 
 def ensure_endpoint(*, name: str = EMBEDDED) -> Endpoint:
@@ -122,13 +126,18 @@ def ensure_staged(*, deployment: Deployment) -> bool:
 def restage_missing() -> list[str]:
     """Load every live version that its endpoint does not have, as after the endpoint's restart; return their names.
 
-    An endpoint that does not answer is left for the next tick, and said so.
+    An endpoint that does not answer is left for the next tick, and said so. One whose project is being pushed to is
+    left to the push, which may just be replacing what is live; and one at a time waits for an endpoint to load.
     """
     staged = []
     troubles: dict[int, str] = {}
-    for deployment in Deployment.objects.select_related("endpoint", "live", "project"):
+    pushing = Push.objects.filter(state=Push.State.RUNNING, lease_until__gt=Now()).values("project")
+    for deployment in Deployment.objects.exclude(project__in=pushing).select_related("endpoint", "live", "project"):
         if deployment.endpoint.backend == Endpoint.Backend.EMBEDDED:
             deployment.endpoint = ensure_endpoint(name=deployment.endpoint.name)
+        lock = f"restage:{deployment.endpoint.pk}"
+        if not cache.add(lock, 1, LONGEST_LOAD_S):
+            continue
         troubles.setdefault(deployment.endpoint.pk, "")
         try:
             if ensure_staged(deployment=deployment):
@@ -136,6 +145,8 @@ def restage_missing() -> list[str]:
         except BackendError as error:
             troubles[deployment.endpoint.pk] = str(error)
             logger.warning("restage project=%s policy=%s: %s", deployment.project.slug, deployment.live.name, error)
+        finally:
+            cache.delete(lock)
     for pk, trouble in troubles.items():
         Endpoint.objects.filter(pk=pk).update(looked_at=timezone.now(), trouble=trouble)
     return staged

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from feedback_app.serving.services.canaries import calibrate_endpoint, canary_di
 from feedback_app.serving.services.policies import ensure_endpoint, ensure_staged
 from feedback_app.serving.services.soaks import Takeback, begin_soak, end_soaks
 from feedback_app.serving.soak_rules import SoakRules
-from training.records import MANIFEST, DataError, file_sha256, verify_manifest
+from training.records import MANIFEST, CanaryPrompt, DataError, file_sha256, verify_manifest
 
 logger = logging.getLogger(__name__)
 # A push whose process died is taken to be dead after this long, sooner than its round is taken over; while it lives, a
@@ -53,6 +53,8 @@ class _Run:
     rules: SoakRules
     takeback: Takeback | None = None
     live_answers: bool = False
+    # What live said to each prompt of the canary before it was replaced, where the backend holds one at a time.
+    live_before: list[CanaryPrompt | None] = field(default_factory=list)
 
     def step(self, name: str, act: Callable[[], str | None]) -> None:
         """Do one step and write it to the push's row; an error is written too, and ends the push."""
@@ -194,16 +196,30 @@ def _verify(policy: PolicyVersion) -> str:
 
 
 def _stage(run: _Run, policy: PolicyVersion) -> str:
-    """Load the version, after the live one where the endpoint has lost it: the canary asks both."""
+    """Load the version, after the live one where the endpoint has lost it: the canary of a push asks both.
+
+    A rollback asks nothing of what is live: that may be ill, which is why one goes back.
+    """
     live, said = run.deployment.live, ""
-    if live != policy:
+    if live != policy and run.push.kind == Push.Kind.PUSH:
         try:
             said = f"{live.name} was loaded again" if ensure_staged(deployment=run.deployment) else ""
             run.live_answers = True
         except BackendError as error:
             said = f"{live.name}, which is live, does not answer and will not be compared: {error}"
+    if run.live_answers and run.backend.replaces and (canary := read_canary(policy)):
+        run.live_before = [_of_live(run, prompt, canary["max_new_tokens"]) for prompt in canary["prompts"]]
     run.backend.stage(policy)
     return said
+
+
+def _of_live(run: _Run, prompt: CanaryPrompt, tokens: int) -> CanaryPrompt | None:
+    """Return what the live version answers to a prompt, None where it does not: it may be what a push is to mend."""
+    try:
+        return run.backend.greedy(run.deployment.live, prompt, tokens)
+    except BackendError as error:
+        logger.warning("push policy=%s: %s is not compared: %s", run.push.policy.name, run.deployment.live.name, error)
+        return None
 
 
 def _canary(run: _Run, policy: PolicyVersion) -> str:
@@ -214,24 +230,25 @@ def _canary(run: _Run, policy: PolicyVersion) -> str:
             raise BackendError("the version answers nothing")
         return "no reference from a trainer; it answers"
     endpoint, live = run.deployment.endpoint, run.deployment.live
-    # The endpoint was registered before it served anything. Going back never waits for this: what is live may be ill.
-    if run.live_answers and run.push.kind == Push.Kind.PUSH and not endpoint.calibration:
+    # The endpoint was registered before it served anything. Where it holds one at a time, live is gone by now.
+    if run.live_answers and not run.backend.replaces and not endpoint.calibration:
         calibrate_endpoint(endpoint=endpoint, policy=live)
-    worst, apart = 0.0, 0.0
-    for prompt in canary["prompts"]:
+    worst, apart = 0.0, list[float]()
+    for place, prompt in enumerate(canary["prompts"]):
         answer = run.backend.greedy(policy, prompt, canary["max_new_tokens"])
         worst = max(worst, canary_difference(answer, prompt, endpoint.canary_tolerance))
         if run.live_answers:
             # Both are asked, and not only the trainer's record: weights that answer under two names answer alike.
-            apart = max(apart, canary_distance(run.backend.greedy(live, prompt, canary["max_new_tokens"]), answer))
+            other = run.live_before[place] if run.backend.replaces else _of_live(run, prompt, canary["max_new_tokens"])
+            apart += [] if other is None else [canary_distance(other, answer)]
     said = f"within {worst:.3f} of the trainer's log-probabilities ({endpoint.canary_tolerance} allowed)"
-    if not run.live_answers:
+    if not apart:
         return said
-    if apart <= worst:
+    if max(apart) <= worst:
         raise BackendError(
             f"the version answers no differently from {live.name}, which is live: the old weights may be serving"
         )
-    return f"{said}; {apart:.3f} from those of {live.name}"
+    return f"{said}; {max(apart):.3f} from those of {live.name}"
 
 
 @transaction.atomic

@@ -17,7 +17,9 @@ from training.records import DataError
 class Command(BaseCommand):
     help = (
         "Make or change an endpoint. The options of tgi: "
-        '{"blue": {"url": ..., "current_file": ...}, "green": {...}}; of each kind, optionally: {"token": ...}. '
+        '{"blue": {"url": ..., "current_file": ...}, "green": {...}}; of external: {"speaks": "tgi" or "openai", '
+        '"webhook": URL, "secret": ...}, or {"speaks": ..., "command": true} for DEPLOY_COMMAND; '
+        'of each kind, optionally: {"token": ...}. '
         "What it serves is asked the same several times: from how near it comes to itself and to the trainer follows"
         " how near a pushed version must come."
     )
