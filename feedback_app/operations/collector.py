@@ -133,7 +133,7 @@ def _queue_lengths() -> list[tuple[list[str], float]]:
     """Return how long each queue is; nothing where the broker does not answer, which /readyz says."""
     client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=BROKER_TIMEOUT_S)
     try:
-        return [([queue], float(client.llen(queue))) for queue in QUEUES]  # type: ignore[arg-type]  # not async here
+        return [([queue], float(client.llen(queue))) for queue in QUEUES]
     except redis.RedisError:
         return []
     finally:

@@ -184,7 +184,7 @@ def _beat(name: str, queues: Sequence[str], busy: int) -> bool:
 def _waiting(queues: Sequence[str]) -> int | None:
     client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2.0, socket_connect_timeout=2.0)
     try:
-        return sum(int(client.llen(queue)) for queue in queues)  # type: ignore[arg-type]  # not async here
+        return sum(int(client.llen(queue)) for queue in queues)
     except redis.RedisError:
         return None  # Celery itself connects again; that it then takes messages is what is watched
     finally:

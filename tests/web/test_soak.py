@@ -15,6 +15,7 @@ from feedback_app.projects.models import Member, Project
 from feedback_app.rounds.recipes import RecipeError, parse_recipe
 from feedback_app.serving.models import Deployment, Endpoint, Observation, PolicyVersion, Push, Soak
 from feedback_app.serving.services import (
+    PushRefused,
     ensure_base_policy,
     push_policy,
     register_policy,
@@ -22,6 +23,8 @@ from feedback_app.serving.services import (
     watch_soaks,
     watching,
 )
+from feedback_app.serving.services.pushing import take_back
+from feedback_app.serving.services.soaks import Takeback
 from feedback_app.serving.services.watching import broken_bound
 from feedback_app.serving.soak_rules import SoakRules
 from tests.factories import make_project
@@ -166,8 +169,8 @@ def test_another_push_or_a_rollback_by_hand_ends_the_watching(pushed: Soak, proj
     soak = Soak.objects.get()
     assert (soak.state, soak.rollback) == (Soak.State.ENDED, None)
     # A take-back decided a moment before moves nothing any more.
-    with pytest.raises(watching.PushRefused, match="not watched any more"):
-        watching.take_back(takeback=watching.Takeback(soak, Soak.Cause.ERRORS))
+    with pytest.raises(PushRefused, match="not watched any more"):
+        take_back(takeback=Takeback(soak, Soak.Cause.ERRORS))
     assert live(project) == "loop-v0"
     assert Push.objects.latest("created_at").state == Push.State.FAILED
 

@@ -153,7 +153,7 @@ def _wait_for(true: Any, process: subprocess.Popen[bytes], log: Path) -> Any:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a worker with the processes of its pool."""
     if process.poll() is None:
-        children = psutil.Process(process.pid).children(recursive=True)
-        for each in (process, *children):
+        parent = psutil.Process(process.pid)
+        for each in (*parent.children(recursive=True), parent):
             each.kill()
     process.wait(30)
