@@ -114,6 +114,8 @@ if not re.fullmatch(r"[\w.-]{1,200}", HOST_NAME):
     raise ImproperlyConfigured("HOST_NAME: letters, digits, dots and hyphens alone")
 # What deploys a version to an endpoint of the kind external: its name and directory are added as arguments.
 DEPLOY_COMMAND = shlex.split(os.environ.get("DEPLOY_COMMAND", ""))
+# How many of a project's newest versions and rounds keep their weights, beside those that are pinned or needed.
+KEEP_VERSIONS = max(1, int(os.environ.get("KEEP_VERSIONS", "5")))
 # How long a version that went live is watched, unless a recipe says another time; 0 watches none.
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "15"))
 DEBUG = os.environ.get("DEBUG") == "1"
@@ -287,6 +289,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         ("rounds", "tick_rounds", 15.0),
         ("rounds", "tick_queue", 15.0),
         ("rounds", "tick_serving", 15.0),
+        ("rounds", "tick_retention", 3600.0),
         ("notifications", "deliver", 10.0),
         ("datasets", "ring_waiting_imports", 30.0),
         ("datasets", "mark_dataset_versions", 300.0),

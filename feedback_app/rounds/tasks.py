@@ -12,6 +12,7 @@ from feedback_app.annotation.tasks import sample
 from feedback_app.datasets.tasks import ring_waiting_imports
 from feedback_app.rounds.hosts import fits_here, mark_gone_hosts, queues_for
 from feedback_app.rounds.models import Round, Trial
+from feedback_app.rounds.retention import clear_away
 from feedback_app.rounds.runner import work_on_round
 from feedback_app.rounds.schedules import start_due_rounds
 from feedback_app.rounds.selectors import waiting_rounds
@@ -75,6 +76,12 @@ def tick_queue() -> None:
     for simulation_id in waiting_simulations():
         simulate.delay(str(simulation_id))
     ring_waiting_imports.delay()
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
+def tick_retention() -> None:
+    """Clear away old checkpoints and weights by the rule."""
+    clear_away()
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped

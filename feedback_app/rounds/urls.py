@@ -31,6 +31,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("p/<slug:slug>/rounds/<int:number>/act/", rounds.act, name="act"),
     path("p/<slug:slug>/policies/", policies.policies, name="policies"),
     path("p/<slug:slug>/policies/<int:number>/", policies.policy, name="policy"),
+    path("p/<slug:slug>/policies/<int:number>/pin/", policies.pin, name="policy_pin"),
     path("p/<slug:slug>/policies/<int:number>/card/", policies.card, name="policy_card"),
     path("p/<slug:slug>/policies/<int:number>/download/", policies.download, name="policy_download"),
 ]

@@ -68,6 +68,7 @@ class PolicyVersion(models.Model):
     round_id = models.UUIDField(null=True, blank=True, unique=True)
     evaluation = models.JSONField(default=dict, blank=True)
     note = models.TextField(blank=True)
+    pinned = models.BooleanField(default=False, help_text=_("its weights stay whatever the rule of keeping says"))
     tainted_at = models.DateTimeField(
         null=True, blank=True, help_text=_("when something was erased of what it, or what it came of, learned from")
     )

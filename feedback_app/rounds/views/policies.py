@@ -9,9 +9,9 @@ from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile
 
 from django.http import Http404, HttpResponse, StreamingHttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from feedback_app.datasets.exporting.writing import Drain
@@ -23,6 +23,7 @@ from feedback_app.rounds.curves import charts_of
 from feedback_app.rounds.model_cards import write_model_card
 from feedback_app.rounds.models import Round
 from feedback_app.rounds.policy_tree import tree_of, versions_with_origin
+from feedback_app.rounds.retention import CLEARED, pin_policy
 from feedback_app.rounds.selectors import active_round
 from feedback_app.serving.models import PolicyVersion, Push
 from feedback_app.serving.selectors import deployment_of, family, pushes_of
@@ -108,6 +109,15 @@ def _without_head(card: str) -> str:
     return card.split("---\n", 2)[2].split("\n", 1)[1]
 
 
+@require_POST
+@project_page(Member.Role.MANAGER)
+def pin(request: ProjectRequest, number: int) -> HttpResponse:
+    """Keep the version's weights whatever the rule says, or leave them to it again."""
+    found, _made_by = _policy(request, number)
+    pin_policy(policy=found, pinned=request.POST.get("pinned") == "true", actor=request.user)
+    return redirect("rounds:policy", request.project.slug, number)
+
+
 @require_safe
 @project_page(Member.Role.REVIEWER)
 def card(request: ProjectRequest, number: int) -> HttpResponse:
@@ -136,7 +146,7 @@ def download(request: ProjectRequest, number: int) -> StreamingHttpResponse:
 def _files(policy: PolicyVersion) -> dict[str, Path]:
     """Return what a trainer left of a version by name in an archive; checkpoints and samples stay here."""
     directory = Path(policy.directory)
-    if not (directory / MANIFEST).is_file():
+    if not (directory / MANIFEST).is_file() or policy.withheld == CLEARED:
         return {}
     model = {path.name: path for path in sorted((directory / "model").glob("*")) if path.is_file()}
     beside = {name: directory / name for name in ("config.toml", "metrics.json", "canary.json", MANIFEST)}

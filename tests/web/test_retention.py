@@ -1,0 +1,154 @@
+"""What rounds leave on disk: checkpoints go first, weights when nothing may ask for them, manifests never."""
+
+from datetime import timedelta
+
+import pytest
+from django.core.management import call_command
+from django.utils import timezone
+from pytest_django import Settings
+
+from feedback_app.accounts.models import AuditEntry
+from feedback_app.projects.models import Member, Project
+from feedback_app.rounds.models import Round, RoundStep
+from feedback_app.rounds.retention import CLEARED, clear_away, needed_versions, pin_policy, plan_removals
+from feedback_app.rounds.workspace import is_complete, round_dir, seal
+from feedback_app.serving.models import PolicyVersion
+from feedback_app.serving.selectors import deployment_of
+from feedback_app.serving.services import PushRefused, push_policy
+from tests.factories import make_project
+from tests.web.round_rows import browser_of, page, press, round_at
+
+pytestmark = pytest.mark.django_db
+WEIGHTS = "ppo/model/model.safetensors"
+
+
+@pytest.fixture
+def project() -> Project:
+    return make_project("loop")
+
+
+def made(project: Project, state: str = "succeeded", *, fence: int = 1) -> Round:
+    """Return a round as its trainers leave it: a sealed model of 1,000 bytes, a checkpoint of 3,000 beside it."""
+    held = round_at(project, state)
+    folder = round_dir(held) / f"f{fence}" / "ppo"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "model.safetensors").write_bytes(b"w" * 1000)
+    (folder / "metrics.json").write_text("{}")
+    seal(folder, "ppo")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "000010.pt").write_bytes(b"c" * 3000)
+    step = RoundStep.objects.get(round=held, name="ppo")
+    step.directory = f"rounds/{held.pk}/f{fence}/ppo"
+    step.save(update_fields=["directory"])
+    return held
+
+
+def version_of(held: Round, number: int, parent: PolicyVersion | None = None) -> PolicyVersion:
+    return PolicyVersion.objects.create(
+        project=held.project, number=number, name=f"loop-v{number}", source="round", parent=parent, round_id=held.pk,
+        directory=str(round_dir(held) / "f1" / "ppo"), manifest_sha256="ab" * 32,
+    )  # fmt: skip
+
+
+def weights(held: Round) -> bool:
+    return (round_dir(held) / "f1" / WEIGHTS).exists()
+
+
+def test_checkpoints_of_rounds_that_went_through_go_and_what_was_promised_stays_whole(project: Project) -> None:
+    done, running = made(project), made(project, "running")
+    assert [(removal.held, removal.bytes) for removal in plan_removals()] == [(done, 3000)]
+    assert (round_dir(done) / "f1" / "ppo" / "checkpoints").exists()  # a plan takes nothing
+    clear_away()
+    assert not (round_dir(done) / "f1" / "ppo" / "checkpoints").exists()
+    assert is_complete(round_dir(done) / "f1" / "ppo")
+    assert (round_dir(running) / "f1" / "ppo" / "checkpoints" / "000010.pt").exists()
+    entry = AuditEntry.objects.get(action="retention.clear")
+    assert (entry.project_slug, entry.detail["bytes"]) == ("loop", 3000)
+    assert list(plan_removals()) == []
+
+
+def test_a_round_that_failed_keeps_its_checkpoint_for_a_week(project: Project) -> None:
+    held = made(project, "failed")
+    assert list(plan_removals()) == []
+    assert [r.held for r in plan_removals(now=timezone.now() + timedelta(days=8))] == [held]
+
+
+def test_what_a_worker_left_that_another_took_over_from_goes_and_a_shared_file_counts_nothing(
+    project: Project,
+) -> None:
+    held = made(project, fence=2)
+    old = round_dir(held) / "f1" / "ppo"
+    (old / "model").mkdir(parents=True)
+    (old / "model" / "model.safetensors").write_bytes(b"x" * 500)
+    (old / "checkpoints").mkdir()
+    (old / "checkpoints" / "000010.pt").hardlink_to(round_dir(held) / "f2" / "ppo" / "checkpoints" / "000010.pt")
+    left = [removal for removal in plan_removals() if removal.why.startswith("left by a worker")]
+    assert [(removal.bytes, len(removal.paths)) for removal in left] == [(500, 1)]
+    clear_away()
+    assert not (old / "model" / "model.safetensors").exists()
+    assert is_complete(round_dir(held) / "f2" / "ppo")
+
+
+def test_the_newest_the_pinned_and_whatever_serving_may_ask_for_keep_their_weights(
+    project: Project, settings: Settings
+) -> None:
+    settings.KEEP_VERSIONS = 1
+    rounds = [made(project) for _ in range(7)]
+    versions: list[PolicyVersion] = []
+    for number, held in enumerate(rounds, start=1):
+        versions.append(version_of(held, number, versions[-1] if versions else None))
+    deployment = deployment_of(project=project)
+    assert deployment is not None
+    # Live is the fifth, whose parent is the fourth; the third was live before; the first is pinned; the newest is 7.
+    deployment.live, deployment.previous = versions[4], versions[2]
+    deployment.save()
+    pin_policy(policy=versions[0], pinned=True, actor=None)
+    base = PolicyVersion.objects.get(project=project, number=0)
+    kept = {base.pk, *(versions[place].pk for place in (0, 2, 3, 4, 6))}
+    # Each round here starts from the base, and the ended ones hold nothing.
+    assert needed_versions(project=project) == kept
+    clear_away()
+    assert [weights(held) for held in rounds] == [True, False, True, True, True, False, True]
+    gone = PolicyVersion.objects.get(pk=versions[1].pk)
+    assert gone.withheld == CLEARED
+    assert (round_dir(rounds[1]) / "f1" / "ppo" / "manifest.json").exists()
+    assert (round_dir(rounds[1]) / "f1" / "ppo" / "metrics.json").exists()
+    with pytest.raises(PushRefused, match="cleared away"):
+        push_policy(policy=gone, requested_by=None)
+
+
+def test_a_version_that_is_pinned_or_goes_live_between_the_plan_and_its_turn_is_left(
+    project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.KEEP_VERSIONS = 1
+    old, new = made(project), made(project)
+    version, _newest = version_of(old, 1), version_of(new, 2)
+    planned = list(plan_removals())
+    pin_policy(policy=version, pinned=True, actor=None)
+    Round.objects.filter(pk=new.pk).update(state="queued")
+    monkeypatch.setattr("feedback_app.rounds.retention.plan_removals", lambda: iter(planned))
+    assert [removal.held for removal in clear_away()] == [old]  # its checkpoints; nothing of the round begun again
+    assert weights(old)
+    assert (round_dir(new) / "f1" / "ppo" / "checkpoints").exists()
+
+
+def test_the_command_says_what_it_would_free(
+    project: Project, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = made(project)
+    call_command("clear_checkpoints", "--dry-run")
+    assert "checkpoints of a finished round" in capsys.readouterr().out
+    assert (round_dir(held) / "f1" / "ppo" / "checkpoints").exists()
+    call_command("clear_checkpoints")
+    assert not (round_dir(held) / "f1" / "ppo" / "checkpoints").exists()
+
+
+def test_a_manager_pins_a_version_on_its_page(project: Project) -> None:
+    version = version_of(made(project), 1)
+    manager = browser_of(project, Member.Role.MANAGER)
+    assert "Pin" in page(manager, "policies/1/")
+    press(manager, "policies/1/pin/", pinned="true")
+    version.refresh_from_db()
+    assert version.pinned
+    assert ">Unpin<" in page(manager, "policies/1/")
+    assert browser_of(project, Member.Role.REVIEWER).post("/p/loop/policies/1/pin/").status_code == 403
