@@ -120,6 +120,8 @@ KEEP_VERSIONS = max(1, int(os.environ.get("KEEP_VERSIONS", "5")))
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "15"))
 DEBUG = os.environ.get("DEBUG") == "1"
 BASE_MODEL = os.environ.get("BASE_MODEL", str(DATA_DIR / "models" / "base"))
+# Folders below which a page may name a model made elsewhere, beside DATA_DIR/models.
+MODEL_DIRS = [Path(folder) for folder in os.environ.get("MODEL_DIRS", "").split(os.pathsep) if folder]
 
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -34,7 +34,9 @@ class RetryForm(forms.Form):
     """From which step on a round is done again; empty goes on where it ended."""
 
     step = forms.ChoiceField(
-        label=_("Do again from"), choices=[("", _("where it ended")), *RoundStep.Name.choices], required=False
+        label=_("Do again from"),
+        choices=[("", _("where it ended")), *(choice for choice in RoundStep.Name.choices if choice[0] != "adopt")],
+        required=False,
     )
 
 

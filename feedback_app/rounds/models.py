@@ -58,6 +58,9 @@ class Round(models.Model):
     number = models.PositiveIntegerField()
     recipe = models.ForeignKey(Recipe, null=True, on_delete=models.PROTECT, related_name="rounds")
     config = models.JSONField(help_text=_("the recipe as frozen at the start"))
+    elsewhere = models.JSONField(
+        default=dict, blank=True, help_text=_("where a policy made elsewhere is taken from; empty: it trains one")
+    )
     parent = models.ForeignKey(PolicyVersion, null=True, on_delete=models.PROTECT, related_name="rounds_from")
     dataset = models.ForeignKey(DatasetVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="rounds")
     policy = models.ForeignKey(PolicyVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="made_by")
@@ -96,6 +99,7 @@ class RoundStep(models.Model):
     """One step of a round, with what its trainer reported while it ran."""
 
     class Name(models.TextChoices):
+        ADOPT = "adopt", _("taking in")
         EXPORT = "export", _("export")
         SFT = "sft", _("supervised fine-tuning")
         REWARD = "reward", _("reward model")

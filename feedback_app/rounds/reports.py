@@ -135,8 +135,8 @@ def took_seconds(step: RoundStep) -> float | None:
 
 def newest_finished(*, project: Project, before: Round) -> Round | None:
     """Return the newest round that went through, to estimate another by."""
-    done = rounds_with_steps(project=project).filter(state=Round.State.SUCCEEDED, number__lt=before.number)
-    return done.first()
+    done = rounds_with_steps(project=project).filter(state=Round.State.SUCCEEDED, elsewhere={})
+    return done.filter(number__lt=before.number).first()
 
 
 def step_named(held: Round, name: str) -> RoundStep | None:

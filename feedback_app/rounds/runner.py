@@ -18,10 +18,11 @@ from feedback_app.rounds.workspace import find_complete, is_complete, step_dir
 from training.records import DataError
 
 logger = logging.getLogger(__name__)
+Name = RoundStep.Name
 # These leave no directory to verify: their result is in the database.
 WITHOUT_DIRECTORY = {RoundStep.Name.GATE, RoundStep.Name.PUSH}
 # These watch over a trainer and keep the lease as they do; the others are kept while they work.
-TRAINED = {RoundStep.Name.SFT, RoundStep.Name.REWARD, RoundStep.Name.PPO, RoundStep.Name.EVALUATE}
+TRAINED = {Name.ADOPT, Name.SFT, Name.REWARD, Name.PPO, Name.EVALUATE}
 
 
 def work_on_round(*, round_id: UUID) -> Round | None:

@@ -31,14 +31,14 @@ def new_judgments(schedule: Schedule) -> int:
     recipe = recipe_of(project=schedule.project)
     simulated = recipe.config["judgments"].get("simulated", "exclude")
     judgments = usable_judgments(project=schedule.project, simulated=simulated)
-    last = Round.objects.filter(project=schedule.project).order_by("-number").first()
+    last = Round.objects.filter(project=schedule.project, elsewhere={}).order_by("-number").first()
     return judgments.filter(created_at__gt=last.created_at).count() if last else judgments.count()
 
 
 def due_slot(schedule: Schedule, now: datetime) -> str | None:
     """Return the name of the slot that is due now, None where none is."""
     if schedule.kind == Schedule.Kind.JUDGMENTS:
-        rounds = Round.objects.filter(project=schedule.project).count()
+        rounds = Round.objects.filter(project=schedule.project, elsewhere={}).count()
         enough = schedule.every is not None and new_judgments(schedule) >= schedule.every
         return f"after round {rounds}" if enough else None
     if schedule.kind == Schedule.Kind.INTERVAL:

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from feedback_app.rounds.recipes import STAGES
-from training.config import LIFELINE_VARIABLE, make_config, to_toml
+from training.config import LIFELINE_VARIABLE, STAGES, make_config, to_toml
 
 # With RENEW_EVERY_S before it, in which a cancel is noticed: all within ten seconds.
 STOP_GRACE_S = 5.0

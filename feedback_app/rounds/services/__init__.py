@@ -1,5 +1,6 @@
 """Writes to rounds: started, steered by people, and worked on."""
 
+from feedback_app.rounds.services.elsewhere import evaluate_elsewhere, register_elsewhere
 from feedback_app.rounds.services.recipes import publish_recipe, recipe_of
 from feedback_app.rounds.services.steering import (
     RoundRefused,
@@ -14,6 +15,7 @@ from feedback_app.rounds.services.steering import (
 )
 
 __all__ = [
-    "RoundRefused", "approve_round", "cancel_round", "pause_round", "publish_recipe", "queue_fed_rounds", "recipe_of",
+    "RoundRefused", "approve_round", "cancel_round", "evaluate_elsewhere", "pause_round", "publish_recipe",
+    "queue_fed_rounds", "recipe_of", "register_elsewhere",
     "reject_round", "resume_round", "retry_round", "start_round",
 ]  # fmt: skip

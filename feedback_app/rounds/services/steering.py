@@ -79,7 +79,8 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
 
 
 def _make_steps(made: Round) -> None:
-    names = [name for name in RoundStep.Name if name != RoundStep.Name.SFT or made.config["use_sft"]]
+    without = {RoundStep.Name.ADOPT} if made.config["use_sft"] else {RoundStep.Name.ADOPT, RoundStep.Name.SFT}
+    names = [name for name in RoundStep.Name if name not in without]
     RoundStep.objects.bulk_create(
         RoundStep(round=made, name=name, position=position) for position, name in enumerate(names)
     )

@@ -27,6 +27,8 @@ def gate(run: StepRun) -> dict[str, Any]:
 
 def alarm_of(held: Round) -> dict[str, Any]:
     """Return which signs rang at which update of PPO for the first time; nothing where it watched for none."""
+    if held.elsewhere:
+        return {}
     with (made_by(held, RoundStep.Name.PPO) / "progress.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     signs = [{name: rings for name, rings in row.items() if name.startswith("alarm/")} for row in rows]

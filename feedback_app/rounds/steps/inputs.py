@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Q
 
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import Recipe, parse_recipe
 from feedback_app.rounds.supervisor import StepFailed
 from feedback_app.serving.models import PolicyVersion
+
+LENT = (RoundStep.Name.EXPORT, RoundStep.Name.REWARD)
 
 
 def recipe_of(held: Round) -> Recipe:
@@ -18,7 +21,7 @@ def recipe_of(held: Round) -> Recipe:
 
 def made_by(held: Round, name: str) -> Path:
     """Return the directory of a finished step."""
-    step = RoundStep.objects.get(round=held, name=name)
+    step = _step(held, name)
     if not step.directory:
         raise StepFailed(f"step {name} has left no directory")
     return Path(settings.DATA_DIR) / step.directory
@@ -26,8 +29,27 @@ def made_by(held: Round, name: str) -> Path:
 
 def metrics_of(held: Round, name: str) -> dict[str, Any]:
     """Return what a finished step reported."""
-    metrics: dict[str, Any] = RoundStep.objects.values_list("metrics", flat=True).get(round=held, name=name)
+    metrics: dict[str, Any] = _step(held, name).metrics
     return metrics
+
+
+def _step(held: Round, name: str) -> RoundStep:
+    """Return a step of the round, or of the one that it borrows prompts and judge from."""
+    lent = Q(round_id=held.elsewhere.get("borrows") or None, name__in=LENT)
+    steps = RoundStep.objects.defer("progress").filter(Q(round=held) | lent, name=name)
+    found = next(iter(sorted(steps, key=lambda step: step.round_id != held.pk)), None)
+    if found is None:
+        raise StepFailed(f"there is no step {name}")
+    return found
+
+
+def policy_under_test(held: Round) -> str:
+    """Return the directory of the policy that the round evaluates: the one it trained, or one made elsewhere."""
+    if held.elsewhere:
+        if held.policy is None:
+            raise StepFailed("the policy made elsewhere is not registered")
+        return held.policy.directory
+    return str(made_by(held, RoundStep.Name.PPO))
 
 
 def base_of(held: Round) -> PolicyVersion:

@@ -9,13 +9,13 @@ from feedback_app.rounds.steps.inputs import made_by, metrics_of, parent_of, rec
 from feedback_app.rounds.supervisor import StepFailed, StepRun
 from feedback_app.serving.models import PolicyVersion
 from feedback_app.serving.selectors import deployment_of
-from feedback_app.serving.services import PushRefused, push_policy, register_policy
+from feedback_app.serving.services import PushRefused, push_policy, register_policy, release_policy
 
 
 def push(run: StepRun) -> dict[str, Any]:
     """Register and push; one that is live already (a worker died just after the flip) is not pushed again."""
     held = run.held
-    policy = register_policy(
+    policy = (held.policy if held.elsewhere else None) or register_policy(
         project=held.project,
         directory=made_by(held, RoundStep.Name.PPO),
         parent=parent_of(held),
@@ -24,6 +24,8 @@ def push(run: StepRun) -> dict[str, Any]:
         evaluation=metrics_of(held, RoundStep.Name.EVALUATE),
         registered_by=held.created_by,
     )
+    if policy.withheld:
+        release_policy(policy=policy)
     with fenced(round_id=held.pk, fence=held.fence) as locked:
         locked.policy = policy
         locked.save(update_fields=["policy"])

@@ -34,7 +34,7 @@ class Command(BaseCommand):
         if project is None:
             raise CommandError(f"no project {options['project']!r}")
         try:
-            held = start_round(project=project, simulated=options["simulated"])
+            held = self.start(project, options)
         except RoundRefused as refused:
             raise CommandError(str(refused)) from refused
         ring_round(held.pk)
@@ -45,6 +45,10 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(_summary(held), indent=1, default=str))
         if held.state != Round.State.SUCCEEDED:
             raise CommandError(f"the round is {held.get_state_display()}: {held.error}")
+
+    def start(self, project: Project, options: dict[str, Any]) -> Round:
+        """Queue the round; raises RoundRefused."""
+        return start_round(project=project, simulated=options["simulated"])
 
     def _wait(self, held: Round) -> Round:
         rung_at = time.monotonic()
