@@ -9,6 +9,14 @@ from feedback_app.rounds.recipe_text import recipe_as_toml, without_operators
 from feedback_app.serving.models import PolicyVersion
 from feedback_app.serving.selectors import family
 
+IMPROVED = (
+    "It was improved to please the annotators of this project under its guidelines, on prompts like theirs, and"
+    " measured on no others."
+)
+ELSEWHERE = (
+    "It was made elsewhere; what it learned from is not known here. Its evaluation is on prompts of this project alone."
+)
+
 
 def write_model_card(policy: PolicyVersion, made_by: Round | None) -> str:
     """Return the card's Markdown, with the lines between --- that a model hub reads."""
@@ -18,13 +26,10 @@ def write_model_card(policy: PolicyVersion, made_by: Round | None) -> str:
         _origin(policy, made_by, base),
         _evaluated(policy.evaluation),
     ]
-    if made_by is not None:
+    if made_by is not None and policy.source != PolicyVersion.Source.REGISTERED:
         shown, _kept = without_operators(made_by.config)
         parts.append(f"## Recipe\n\n```toml\n{recipe_as_toml(shown)}```\n")
-    parts.append(
-        "## Limits\n\nIt was improved to please the annotators of this project under its guidelines, on prompts like"
-        " theirs, and measured on no others.\n"
-    )
+    parts.append(f"## Limits\n\n{ELSEWHERE if policy.source == PolicyVersion.Source.REGISTERED else IMPROVED}\n")
     if policy.tainted_at is not None:
         parts.append(f"Something was erased of what it learned from: {policy.taint_reason}\n")
     return "\n".join(parts)
@@ -35,7 +40,7 @@ def _origin(policy: PolicyVersion, made_by: Round | None, base: PolicyVersion) -
         f"- Project: {policy.project.name}",
         f"- Made: {policy.created_at:%Y-%m-%d}, {policy.get_source_display()}",
         f"- Line: {' ← '.join(version.name for version in family(policy=policy))}",
-        f"- Base model: {Path(base.directory).name}",
+        f"- Base model: {Path(base.directory).name if base.source == PolicyVersion.Source.BASE else 'not known here'}",
     ]
     if made_by is not None:
         simulated = ", simulated judgments among them" if made_by.simulated else ""

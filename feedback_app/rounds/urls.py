@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from feedback_app.rounds.views import hosts, overview, policies, recipes, rounds, schedules, trials
+from feedback_app.rounds.views import elsewhere, hosts, overview, policies, recipes, rounds, schedules, trials
 
 app_name = "rounds"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -30,6 +30,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("p/<slug:slug>/rounds/<int:number>/curves/", rounds.curves, name="curves"),
     path("p/<slug:slug>/rounds/<int:number>/act/", rounds.act, name="act"),
     path("p/<slug:slug>/policies/", policies.policies, name="policies"),
+    path("p/<slug:slug>/policies/register/", elsewhere.register, name="register_policy"),
+    path("p/<slug:slug>/policies/<int:number>/evaluate/", elsewhere.evaluate, name="policy_evaluate"),
     path("p/<slug:slug>/policies/<int:number>/", policies.policy, name="policy"),
     path("p/<slug:slug>/policies/<int:number>/pin/", policies.pin, name="policy_pin"),
     path("p/<slug:slug>/policies/<int:number>/card/", policies.card, name="policy_card"),

@@ -17,7 +17,7 @@ GOOD = {
     "win_rate/parent": 0.6, "win_rate/parent_low": 0.5, "win_rate/parent_high": 0.7, "kl/parent": 9.0,
     "response/length": 40.0, "response/length_parent": 50.0, "perplexity/policy": 20.0, "perplexity/base": 20.0,
     "skills/qa_f1": 0.3, "skills/qa_f1_parent": 0.3, "skills/qa_f1_change_parent": 0.0,
-    "skills/qa_f1_change_parent_low": -0.1, "skills/qa_f1_change_parent_high": 0.1,
+    "skills/qa_f1_change_parent_low": -0.1, "skills/qa_f1_change_parent_high": 0.1, "n/skills_qa": 39,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from feedback_app.projects.models import Project
+from feedback_app.projects.models import Member, Project
 from feedback_app.rounds.model_places import find_models
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.runner import work_on_round
@@ -22,6 +22,7 @@ from feedback_app.serving.services import PushRefused, ensure_base_policy, push_
 from feedback_app.serving.services.marking import mark_policies
 from tests.factories import make_project
 from tests.web.endpoint import FakeEndpoint, run_endpoint
+from tests.web.round_rows import browser_of, page, press
 from tests.web.rounds import GOOD, judged_project, start
 
 pytestmark = pytest.mark.django_db
@@ -224,3 +225,71 @@ def test_a_parent_of_another_project_is_refused(dpo: Path) -> None:
     other = ensure_base_policy(project=make_project(), directory="/data/models/base")
     with pytest.raises(RoundRefused, match="another project"):
         register_elsewhere(project=make_project(), directory=dpo, parents=[other], evaluate=False)
+
+
+# Pages
+
+
+@pytest.fixture
+def rung(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Ring no broker; return the rounds that were rung for."""
+    rung: list[object] = []
+    monkeypatch.setattr("feedback_app.rounds.views.elsewhere.ring_round", rung.append)
+    return rung
+
+
+def test_a_manager_registers_what_was_found_and_nothing_else(dpo: Path, tmp_path: Path, rung: list[object]) -> None:
+    project = make_project("loop")
+    base = ensure_base_policy(project=project)
+    manager = browser_of(project, Member.Role.MANAGER)
+    assert f'value="{dpo}"' in page(manager, "policies/register/")
+    asked = {"parent": str(base.pk), "also_from": [str(base.pk)], "note": "DPO on 900 pairs"}
+    for elsewhere in (tmp_path, "/etc", f"{dpo}/../../..", ""):
+        assert press(manager, "policies/register/", directory=str(elsewhere), **asked).status_code == 422
+    assert not Round.objects.exists()
+    # With the box left empty it is registered and no more.
+    answer = press(manager, "policies/register/", directory=str(dpo), **asked)
+    held = Round.objects.get(project=project)
+    assert answer["location"] == f"/p/loop/rounds/{held.number}/"
+    assert held.elsewhere == {"directory": str(dpo), "parents": [str(base.pk)], "note": "DPO on 900 pairs"}
+    assert rung == [held.pk]
+    assert "taking in" in page(manager, f"rounds/{held.number}/")
+    # A second one waits for the first, and says so where it was asked for.
+    answer = press(manager, "policies/register/", directory=str(dpo), **asked)
+    assert answer.status_code == 422
+    assert "a round of this project is active already" in answer.content.decode()
+
+
+def test_where_no_model_is_found_the_page_says_where_to_put_one(settings: Settings, tmp_path: Path) -> None:
+    settings.MODEL_DIRS = [tmp_path / "incoming"]
+    text = page(browser_of(make_project("loop"), Member.Role.MANAGER), "policies/register/")
+    assert f"<code>{(tmp_path / 'incoming').resolve()}</code>" in text
+    assert "<select" not in text
+
+
+def test_a_registered_versions_page_says_who_judged_it_and_puts_it_to_the_gates_again(
+    dpo: Path, monkeypatch: pytest.MonkeyPatch, rung: list[object]
+) -> None:
+    project = judged_project(slug="loop")
+    assert work(start(project)).state == "succeeded"
+    monkeypatch.setenv("FAKE_METRICS", json.dumps({"evaluate": {**GOOD, "kl/parent": 99.0}}))
+    one, base = (PolicyVersion.objects.get(project=project, number=number) for number in (1, 0))
+    work(register_elsewhere(project=project, directory=dpo, parents=[one, base], note="merged"))
+    manager = browser_of(project, Member.Role.MANAGER)
+    text = page(manager, "policies/2/")
+    assert "It may not go live: it was made elsewhere, and no round has let it through yet." in text
+    assert "Judged by" in text
+    assert "99.0 nats a response; at most 60" in text
+    assert "merged" in text
+    assert "Push loop-v2" not in text
+    assert "loop-v2" in page(manager, "policies/0/")  # made from it, among others
+    assert "made elsewhere" in page(manager, "policies/")
+    card = page(manager, "policies/2/card/")
+    assert "It was made elsewhere; what it learned from is not known here." in card
+    assert "## Recipe" not in card
+    answer = press(manager, "policies/2/evaluate/")
+    assert answer["location"] == "/p/loop/rounds/3/"
+    assert rung == [Round.objects.get(project=project, number=3).pk]
+    answer = press(manager, "policies/1/evaluate/")
+    assert answer["location"] == "/p/loop/policies/1/"
+    assert "was not made elsewhere" in page(manager, "policies/1/")

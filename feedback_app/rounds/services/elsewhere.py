@@ -5,6 +5,7 @@ judges and pushes. Judge and prompts are those of the project's newest round tha
 what this policy was optimised against; where no round has, it exports and trains a judge of its own first.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from feedback_app.rounds.services.steering import RoundRefused, as_rehearsal
 from feedback_app.serving.models import PolicyVersion
 from feedback_app.serving.selectors import deployment_of
 from feedback_app.serving.services import ensure_base_policy
-from training.records import MANIFEST
+from training.records import MANIFEST, ManifestFile
 
 Name = RoundStep.Name
 JUDGED = (Name.EVALUATE, Name.GATE, Name.PUSH)
@@ -128,13 +129,21 @@ def _lender(project: Project) -> Round | None:
     done = RoundStep.objects.filter(round__project=project, state=RoundStep.State.DONE).exclude(directory="")
     for reward in done.filter(name=Name.REWARD).select_related("round").order_by("-round__number"):
         export = done.filter(name=Name.EXPORT, round=reward.round).first()
-        if export is not None and _has_manifest(export.directory) and _has_manifest(f"{reward.directory}/model"):
+        if export is None or not _is_there(settings.DATA_DIR / export.directory):
+            continue
+        judge = settings.DATA_DIR / reward.directory / ("judge" if export.metrics.get("pairs/judge") else "model")
+        if _is_there(judge):  # its weights may have been cleared away
             return reward.round
     return None
 
 
-def _has_manifest(directory: str) -> bool:
-    return (settings.DATA_DIR / directory / MANIFEST).is_file()
+def _is_there(directory: Path) -> bool:
+    """Say whether a step stands there by names and sizes; whoever uses it hashes it."""
+    try:
+        files: dict[str, ManifestFile] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return all((directory / name).stat().st_size == file["size"] for name, file in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _check_judgments(project: Project, config: dict[str, Any]) -> None:

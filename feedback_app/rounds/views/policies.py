@@ -72,11 +72,11 @@ def _asked(request: ProjectRequest) -> datetime | None:
 def _policy(request: ProjectRequest, number: int) -> tuple[PolicyVersion, Round | None]:
     policy = get_object_or_404(PolicyVersion.objects.select_related("parent"), project=request.project, number=number)
     policy.project = request.project
-    made_by = None
-    if policy.round_id is not None:
-        related = ("dataset", "recipe", "parent", "created_by")
-        made_by = Round.objects.filter(pk=policy.round_id).select_related(*related).prefetch_related("steps").first()
-    return policy, made_by
+    related = ("dataset", "recipe", "parent", "created_by")
+    rounds = Round.objects.select_related(*related).prefetch_related("steps")
+    if policy.source == PolicyVersion.Source.REGISTERED:  # no round made it; the newest one has judged it last
+        return policy, rounds.filter(policy=policy).order_by("-number").first()
+    return policy, rounds.filter(pk=policy.round_id).first()
 
 
 @require_safe
@@ -90,7 +90,8 @@ def policy(request: ProjectRequest, number: int) -> HttpResponse:
         "made_by": made_by,
         "before": before,
         "line": family(policy=found),
-        "children": found.children.order_by("number"),
+        "children": found.children.union(found.also_children.all()).order_by("number"),
+        "also_from": found.also_from.order_by("number"),
         "deployment": deployment_of(project=request.project),
         "figures": reports.evaluation_figures(found.evaluation),
         "parents_figures": reports.beside(found.evaluation, found.parent.evaluation if found.parent else {}),
