@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from django.db.models import Prefetch, QuerySet
 
 from feedback_app.projects.models import Project
+from feedback_app.rounds.figures import Figure
 from feedback_app.rounds.models import Round
-from feedback_app.rounds.reports import Figure, evaluation_figures
+from feedback_app.rounds.reports import evaluation_figures
 from feedback_app.serving.models import PolicyVersion
 from feedback_app.serving.selectors import policies_of
 

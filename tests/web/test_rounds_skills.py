@@ -71,5 +71,5 @@ def test_a_page_shows_each_skill_beside_the_parents_and_the_bases() -> None:
     questions, replies = skill_figures(metrics)
     assert (questions.value, questions.beside) == (30.0, [("parent", 40.0), ("base", 25.0)])
     assert questions.note == "-10.0 from the parent's, -15.0 to -5.0; over 39 items"
-    assert (replies.value, replies.beside[0][1]) == (pytest.approx(8.0), pytest.approx(4.0))
+    assert [replies.value, replies.beside[0][1]] == pytest.approx([8.0, 4.0])
     assert skill_figures({"kl/parent": 1.0}) == []

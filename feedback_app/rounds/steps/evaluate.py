@@ -35,9 +35,9 @@ def evaluate(run: StepRun) -> dict[str, Any]:
     # A policy made elsewhere was optimised against none of our models.
     apart = bool(exported["pairs/judge"]) or "reward" in recipe.evaluate or bool(held.elsewhere)
     found = {**metrics, **ceiling, "independent_judge": apart}
-    if held.elsewhere:
+    if held.elsewhere and held.policy is not None:
         with fenced(round_id=held.pk, fence=held.fence):
-            PolicyVersion.objects.filter(pk=held.policy_id).update(evaluation=found)
+            PolicyVersion.objects.filter(pk=held.policy.pk).update(evaluation=found)
     return found
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Q
 
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import Recipe, parse_recipe
@@ -35,9 +34,10 @@ def metrics_of(held: Round, name: str) -> dict[str, Any]:
 
 def _step(held: Round, name: str) -> RoundStep:
     """Return a step of the round, or of the one that it borrows prompts and judge from."""
-    lent = Q(round_id=held.elsewhere.get("borrows") or None, name__in=LENT)
-    steps = RoundStep.objects.defer("progress").filter(Q(round=held) | lent, name=name)
-    found = next(iter(sorted(steps, key=lambda step: step.round_id != held.pk)), None)
+    steps = RoundStep.objects.defer("progress")
+    found = steps.filter(round=held, name=name).first()
+    if found is None and name in LENT and held.elsewhere.get("borrows"):
+        found = steps.filter(round_id=held.elsewhere["borrows"], name=name).first()
     if found is None:
         raise StepFailed(f"there is no step {name}")
     return found

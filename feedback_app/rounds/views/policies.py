@@ -76,7 +76,7 @@ def _policy(request: ProjectRequest, number: int) -> tuple[PolicyVersion, Round 
     rounds = Round.objects.select_related(*related).prefetch_related("steps")
     if policy.source == PolicyVersion.Source.REGISTERED:  # no round made it; the newest one has judged it last
         return policy, rounds.filter(policy=policy).order_by("-number").first()
-    return policy, rounds.filter(pk=policy.round_id).first()
+    return policy, rounds.filter(pk=policy.round_id).first() if policy.round_id else None
 
 
 @require_safe
