@@ -50,6 +50,7 @@ def round_as_json(*, held: Round) -> dict[str, Any]:
         "gate": held.gate,
         "simulated": held.simulated,
         "recipe": held.config,
+        "elsewhere": held.elsewhere,
         "parent": held.parent.name if held.parent else None,
         "policy": held.policy.name if held.policy else None,
         "dataset": str(held.dataset_id) if held.dataset_id else None,

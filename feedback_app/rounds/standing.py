@@ -98,6 +98,12 @@ def _waiting_for_approval(held: Round, now: datetime) -> Standing:
 
 def _succeeded(held: Round, now: datetime) -> Standing:
     name = held.policy.name if held.policy else ""
+    if held.elsewhere:
+        went_live = any(step.name == RoundStep.Name.PUSH for step in held.steps.all())
+        text = _("Finished: %(policy)s went live.") if went_live else _(
+            "Finished: %(policy)s is registered. It serves nobody before it has been put to the gates."
+        )  # fmt: skip
+        return Standing(text % {"policy": name}, "success")
     return Standing(_("Finished: it made %(policy)s, which went live.") % {"policy": name}, "success")
 
 

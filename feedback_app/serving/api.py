@@ -25,6 +25,8 @@ def policy_as_json(policy: PolicyVersion, *, live: bool) -> dict[str, Any]:
         "number": policy.number,
         "source": policy.source,
         "parent": policy.parent.name if policy.parent else None,
+        "also_from": [other.name for other in policy.also_from.all()],
+        "note": policy.note,
         "round": str(policy.round_id) if policy.round_id else None,
         "manifest_sha256": policy.manifest_sha256,
         "evaluation": policy.evaluation,

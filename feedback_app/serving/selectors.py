@@ -16,7 +16,8 @@ def deployment_of(*, project: Project) -> Deployment | None:
 
 def policies_of(*, project: Project) -> QuerySet[PolicyVersion]:
     """Return the project's policy versions, newest first."""
-    return PolicyVersion.objects.filter(project=project).select_related("parent").order_by("-number")
+    found = PolicyVersion.objects.filter(project=project).select_related("parent").prefetch_related("also_from")
+    return found.order_by("-number")
 
 
 def pushes_of(*, project: Project) -> QuerySet[Push]:

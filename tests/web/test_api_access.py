@@ -50,6 +50,8 @@ LEAST = {
     ("post", "projects/<slug:slug>/erasures/"): MANAGER,
     ("get", "projects/<slug:slug>/policies/"): REVIEWER,
     ("post", "policies/<uuid:policy_id>/push/"): MANAGER,
+    ("post", "projects/<slug:slug>/policies/register/"): MANAGER,
+    ("post", "policies/<uuid:policy_id>/evaluate/"): MANAGER,
     ("post", "projects/<slug:slug>/rollback/"): MANAGER,
     ("post", "projects/<slug:slug>/rounds/"): MANAGER,
     ("get", "rounds/<uuid:round_id>/"): REVIEWER,

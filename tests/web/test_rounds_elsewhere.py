@@ -260,6 +260,34 @@ def test_a_manager_registers_what_was_found_and_nothing_else(dpo: Path, tmp_path
     assert "a round of this project is active already" in answer.content.decode()
 
 
+def test_a_pipeline_registers_over_http(dpo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feedback_app.rounds.elsewhere_api.ring_round", lambda pk: None)
+    project, before = trained()
+    assert before.policy is not None
+    manager = browser_of(project, Member.Role.MANAGER)
+    url = f"/api/v1/projects/{project.slug}/policies/register/"
+
+    def send(**body: Any) -> tuple[int, dict[str, Any]]:
+        answer = manager.post(url, body, content_type="application/json")
+        return answer.status_code, answer.json()
+
+    assert send() == (400, {"directory": ["This field is required."]})
+    assert send(directory=str(dpo), parents=["x"]) == (400, {"parents": ["there is no version 'x'"]})
+    status, refused = send(directory=str(tmp_path))
+    assert (status, "is not below a folder" in refused["detail"][0]) == (409, True)
+    status, made = send(directory=str(dpo), parents=[before.policy.name], evaluate=False, note="nightly")
+    assert (status, [step["name"] for step in made["steps"]]) == (201, ["adopt"])
+    policy = work(Round.objects.get(pk=made["id"])).policy
+    assert policy is not None
+    listed = manager.get(f"/api/v1/projects/{project.slug}/policies/").json()["policies"][0]
+    assert (listed["name"], listed["parent"], listed["note"]) == (policy.name, before.policy.name, "nightly")
+    assert "It serves nobody before" in manager.get(f"/p/{project.slug}/rounds/2/").content.decode()
+    answer = manager.post(f"/api/v1/policies/{policy.pk}/evaluate/")
+    assert (answer.status_code, [s["name"] for s in answer.json()["steps"]]) == (201, ["evaluate", "gate", "push"])
+    answer = manager.post(f"/api/v1/policies/{before.policy.pk}/evaluate/")
+    assert answer.status_code == 409
+
+
 def test_where_no_model_is_found_the_page_says_where_to_put_one(settings: Settings, tmp_path: Path) -> None:
     settings.MODEL_DIRS = [tmp_path / "incoming"]
     text = page(browser_of(make_project("loop"), Member.Role.MANAGER), "policies/register/")

@@ -37,7 +37,7 @@ def _skill(metrics: dict[str, Any], key: str, most_lost: float) -> dict[str, Any
     )
     points = {"own": f"{100 * own:.1f}", "parents": f"{100 * parents:.1f}"}
     points |= {
-        name: f"{100 * value:+.1f}"
+        name: f"{100 * value + 0.0:+.1f}"  # and no -0.0
         for name, value in (("change", change), ("low", low), ("high", high), ("least", least))
     }
     return {"name": DECIDES[key], "passed": bool(high >= least), **keep_sentence(words, **points)}

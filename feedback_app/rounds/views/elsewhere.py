@@ -42,7 +42,8 @@ class RegisterForm(forms.Form):
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         versions = [(str(policy.pk), policy.name) for policy in policies_of(project=project)]
-        self.chosen("directory").choices = [(str(place), str(place)) for place in find_models()]
+        models = [(str(place), str(place)) for place in find_models()]
+        self.chosen("directory").choices = [("", _("choose one")), *models]
         self.chosen("parent").choices = [("", _("not known")), *versions]
         self.chosen("also_from").choices = versions
 
@@ -86,7 +87,7 @@ def register(request: ProjectRequest) -> HttpResponse:
 
 
 def _register_page(request: ProjectRequest, form: RegisterForm, status: int = 200) -> HttpResponse:
-    context = {"form": form, "folders": allowed_folders(), "found": bool(form.chosen("directory").choices)}
+    context = {"form": form, "folders": allowed_folders(), "found": len(form.chosen("directory").choices) > 1}
     return render(request, "rounds/register.html", context, status=status)
 
 
