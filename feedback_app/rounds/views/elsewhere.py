@@ -42,8 +42,8 @@ class RegisterForm(forms.Form):
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         versions = [(str(policy.pk), policy.name) for policy in policies_of(project=project)]
-        models = [(str(place), str(place)) for place in find_models()]
-        self.chosen("directory").choices = [("", _("choose one")), *models]
+        self.models = [str(place) for place in find_models()]
+        self.chosen("directory").choices = [("", _("choose one")), *((place, place) for place in self.models)]
         self.chosen("parent").choices = [("", _("not known")), *versions]
         self.chosen("also_from").choices = versions
 
@@ -87,7 +87,7 @@ def register(request: ProjectRequest) -> HttpResponse:
 
 
 def _register_page(request: ProjectRequest, form: RegisterForm, status: int = 200) -> HttpResponse:
-    context = {"form": form, "folders": allowed_folders(), "found": len(form.chosen("directory").choices) > 1}
+    context = {"form": form, "folders": allowed_folders(), "found": bool(form.models)}
     return render(request, "rounds/register.html", context, status=status)
 
 
