@@ -16,7 +16,15 @@ from feedback_app.projects.models import Member, Project
 from feedback_app.serving.backends import BackendError
 from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion
 from feedback_app.serving.services import ensure_base_policy, measure_endpoint, roll_back
-from feedback_app.serving.services.canaries import PLAIN_PROMPTS, REPEATS, TIGHTEST, UNCOMPARED, WIDEST
+from feedback_app.serving.services.canaries import (
+    PLAIN_PROMPTS,
+    REPEATS,
+    TIGHTEST,
+    UNCOMPARED,
+    WIDEST,
+    calibrate_endpoint,
+    can_be_measured,
+)
 from tests.factories import make_project
 from tests.inference_server import write_manifest
 from tests.web.endpoint import FakeEndpoint, run_endpoint
@@ -148,6 +156,20 @@ def test_an_endpoint_that_serves_already_is_measured_again_when_it_is_changed(
     assert endpoint.canary_tolerance == pytest.approx(0.24)
     assert endpoint.requests_total == 7
     assert not measure_endpoint(endpoint=Endpoint.objects.create(name="new", backend="tgi", url="http://nobody"))
+
+
+def test_an_endpoint_that_was_compared_with_no_trainer_is_measured_again_once_it_can_be(
+    server: FakeEndpoint, project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "base" / "canary.json").rename(tmp_path / "kept.json")
+    answering(server, lambda _: farther(0.0))
+    endpoint, live = register(server, "loop"), Deployment.objects.get(project=project).live
+    assert endpoint.canary_tolerance == UNCOMPARED
+    assert not can_be_measured(endpoint=endpoint, policy=live)
+    (tmp_path / "kept.json").rename(tmp_path / "base" / "canary.json")
+    assert can_be_measured(endpoint=endpoint, policy=live)
+    assert calibrate_endpoint(endpoint=endpoint, policy=live).canary_tolerance == TIGHTEST
+    assert not can_be_measured(endpoint=endpoint, policy=live)
 
 
 def test_going_back_does_not_wait_for_a_measure_of_what_is_live(

@@ -120,7 +120,7 @@ def measured(policy: PolicyVersion, tokens: list[int], logprobs: list[float]) ->
 
 def deploy(project: Project, endpoint: Endpoint, policy: PolicyVersion) -> None:
     # What is live here is served with other figures than its canary's: measuring by it is another test's matter.
-    Endpoint.objects.filter(pk=endpoint.pk).update(calibration={"policy": policy.name})
+    Endpoint.objects.filter(pk=endpoint.pk).update(calibration={"policy": policy.name, "from_trainer": 0.0})
     Deployment.objects.create(project=project, endpoint=endpoint, live=policy, flipped_at=timezone.now())
 
 

@@ -64,6 +64,12 @@ def canary_distance(answer: CanaryPrompt, other: CanaryPrompt) -> float:
     return max((abs(a - b) for a, b in zip(answer["logprobs"], other["logprobs"], strict=True)), default=0.0)
 
 
+def can_be_measured(*, endpoint: Endpoint, policy: PolicyVersion) -> bool:
+    """Say whether a version tells more of its endpoint than is known: anything, or how far it is from the trainer."""
+    known = endpoint.calibration
+    return not known or (known.get("from_trainer") is None and read_canary(policy) is not None)
+
+
 def calibrate_endpoint(*, endpoint: Endpoint, policy: PolicyVersion) -> Endpoint:
     """Set the tolerance of an endpoint by what a version that it serves answers to the canary, asked again and again.
 

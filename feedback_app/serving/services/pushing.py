@@ -23,7 +23,12 @@ from feedback_app.projects.models import Project
 from feedback_app.serving.backends import Backend, BackendError, backend_of
 from feedback_app.serving.backends.base import read_canary
 from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
-from feedback_app.serving.services.canaries import calibrate_endpoint, canary_difference, canary_distance
+from feedback_app.serving.services.canaries import (
+    calibrate_endpoint,
+    can_be_measured,
+    canary_difference,
+    canary_distance,
+)
 from feedback_app.serving.services.policies import ensure_endpoint, ensure_staged
 from feedback_app.serving.services.soaks import Takeback, begin_soak, end_soaks
 from feedback_app.serving.soak_rules import SoakRules
@@ -230,8 +235,9 @@ def _canary(run: _Run, policy: PolicyVersion) -> str:
             raise BackendError("the version answers nothing")
         return "no reference from a trainer; it answers"
     endpoint, live = run.deployment.endpoint, run.deployment.live
-    # The endpoint was registered before it served anything. Where it holds one at a time, live is gone by now.
-    if run.live_answers and not run.backend.replaces and not endpoint.calibration:
+    # The endpoint was registered before it served anything to compare. Where it holds one at a time, live is gone by now.
+    asked = run.live_answers and not run.backend.replaces
+    if asked and can_be_measured(endpoint=endpoint, policy=live):
         calibrate_endpoint(endpoint=endpoint, policy=live)
     worst, apart = 0.0, list[float]()
     for place, prompt in enumerate(canary["prompts"]):
