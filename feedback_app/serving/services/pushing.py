@@ -235,7 +235,7 @@ def _canary(run: _Run, policy: PolicyVersion) -> str:
             raise BackendError("the version answers nothing")
         return "no reference from a trainer; it answers"
     endpoint, live = run.deployment.endpoint, run.deployment.live
-    # The endpoint was registered before it served anything to compare. Where it holds one at a time, live is gone by now.
+    # It was registered before it served anything to compare. Where it holds one at a time, live is gone by now.
     asked = run.live_answers and not run.backend.replaces
     if asked and can_be_measured(endpoint=endpoint, policy=live):
         calibrate_endpoint(endpoint=endpoint, policy=live)
