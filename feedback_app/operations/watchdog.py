@@ -45,13 +45,15 @@ _FORGET = "DELETE FROM operations_worker WHERE seen_at < now() - interval '1 day
 class Seen:
     """How a worker is at one look: whether its database answered, what it has to do, and what its processes used.
 
-    processor_s: of each pool process that is at a task. finished: tasks taken in all. waiting: messages in its queues,
-    None where the broker did not say.
+    taken: tasks begun in all. not_begun: the ids of those that were taken and not begun. free: whether a process of the
+    pool is at no task. waiting: messages in its queues, None where the broker did not say. processor_s: of each pool
+    process that is at a task.
     """
 
     database: bool
     taken: int = 0
-    reserved: int = 0
+    not_begun: frozenset[str] = frozenset()
+    free: bool = True
     waiting: int | None = 0
     processor_s: Mapping[int, float] = field(default_factory=dict)
 
@@ -71,9 +73,16 @@ class Watchdog:
         self.taken = seen.taken
         wrong = {
             "its database has not answered": (not seen.database, DATABASE_PATIENCE_S),
-            "messages wait and it takes none": (idle and bool(seen.waiting) and not seen.reserved, CONSUMER_PATIENCE_S),
-            "what it took is not begun": (idle and seen.reserved > 0, CONSUMER_PATIENCE_S),
+            "messages wait and it takes none": (
+                idle and bool(seen.waiting) and not seen.not_begun, CONSUMER_PATIENCE_S
+            ),
+        }  # fmt: skip
+        wrong |= {
+            f"task {task}, which it took, is not begun with a process free": (seen.free, CONSUMER_PATIENCE_S)
+            for task in seen.not_begun
         }
+        for gone in set(self.since) - set(wrong):
+            del self.since[gone]
         for why, (is_wrong, patience) in wrong.items():
             if not is_wrong:
                 self.since.pop(why, None)
@@ -108,20 +117,20 @@ class WatchdogStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is 
 
     def start(self, worker: Any) -> None:
         queues = sorted(queue.name for queue in worker.app.amqp.queues.consume_from.values())
-        arguments = (str(worker.hostname), queues, self.over)
+        arguments = (str(worker.hostname), queues, int(worker.concurrency), self.over)
         threading.Thread(target=watch, args=arguments, name="watchdog", daemon=True).start()
 
     def stop(self, worker: Any) -> None:
         self.over.set()
 
 
-def watch(name: str, queues: Sequence[str], over: threading.Event) -> None:
+def watch(name: str, queues: Sequence[str], processes: int, over: threading.Event) -> None:
     """Look until the worker stops; end the process where it cannot work any more."""
     dog = Watchdog()
     file = heartbeat_file(name)
     while not over.wait(EVERY_S):
         try:
-            why = dog.judge(_look(name, queues))
+            why = dog.judge(_look(name, queues, processes))
         except Exception:  # a watchdog that dies of its own fault watches nobody
             logger.exception("the watchdog could not look")
             continue
@@ -138,7 +147,7 @@ def heartbeat_file(name: str) -> Path:
     return Path(tempfile.gettempdir()) / f"worker-{name.partition('@')[0]}-{os.getuid()}"
 
 
-def _look(name: str, queues: Sequence[str]) -> Seen:
+def _look(name: str, queues: Sequence[str], processes: int) -> Seen:
     active = list(state.active_requests)
     processor_s = {
         request.worker_pid: used for request in active if (used := _processor_s(request.worker_pid)) is not None
@@ -146,7 +155,8 @@ def _look(name: str, queues: Sequence[str]) -> Seen:
     return Seen(
         database=_beat(name, queues, len(active)),
         taken=sum(state.total_count.values()),
-        reserved=len(set(state.reserved_requests) - set(active)),
+        not_begun=frozenset(str(request.id) for request in set(state.reserved_requests) - set(active)),
+        free=len(active) < processes,
         waiting=_waiting(queues),
         processor_s=processor_s,
     )

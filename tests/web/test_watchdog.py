@@ -58,8 +58,15 @@ def test_a_consumer_that_takes_nothing_while_messages_wait_ends() -> None:
     assert watched([Seen(database=True, taken=5, waiting=None)] * 40)[0] == ""
 
 
-def test_a_pool_that_begins_nothing_of_what_was_taken_ends() -> None:
-    assert watched([Seen(database=True, taken=5, reserved=1)] * 20)[0].startswith("what it took is not begun")
+def test_a_task_that_is_not_begun_while_a_process_is_free_ends_the_worker() -> None:
+    held = frozenset({"t1"})
+    # Others come and go in another process of the pool meanwhile.
+    looks = [Seen(database=True, taken=n, not_begun=held) for n in range(20)]
+    assert watched(looks) == ("task t1, which it took, is not begun with a process free for 60 s", 7)
+    # With every process at work it waits its turn, and so does one after the other.
+    assert watched([Seen(database=True, taken=5, not_begun=held, free=False)] * 40)[0] == ""
+    turns = [Seen(database=True, taken=n, not_begun=frozenset({f"t{n // 3}"})) for n in range(60)]
+    assert watched(turns)[0] == ""
 
 
 def test_a_round_may_take_hours_while_others_wait() -> None:
