@@ -25,6 +25,7 @@ from feedback_app.rounds.services import (
     reject_round,
     resume_round,
     retry_round,
+    settle_round,
     start_round,
 )
 
@@ -95,6 +96,10 @@ def _approve(round_id: UUID, request: Request) -> Round:
     return approve_round(round_id=round_id, approved_by=request.user)  # type: ignore[arg-type]
 
 
+def _settle(round_id: UUID, request: Request) -> Round:
+    return settle_round(round_id=round_id, settled_by=request.user)  # type: ignore[arg-type]
+
+
 def _reject(round_id: UUID, request: Request) -> Round:
     given = RejectInput(data=request.data or {})
     given.is_valid(raise_exception=True)
@@ -104,6 +109,7 @@ def _reject(round_id: UUID, request: Request) -> Round:
 
 ACTS: dict[str, Act] = {
     "cancel": _cancel, "pause": _pause, "resume": _resume, "retry": _retry, "approve": _approve, "reject": _reject,
+    "settle": _settle,
 }  # fmt: skip
 
 

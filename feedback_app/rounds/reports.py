@@ -243,6 +243,7 @@ GATE_NAMES = {
     "KL to the base": gettext_lazy("KL to the base"),
     "response length": gettext_lazy("Response length"),
     "perplexity on a fixed text": gettext_lazy("Perplexity on a fixed text"),
+    "blind comparisons": gettext_lazy("Blind comparisons by annotators"),
     "retained skills": gettext_lazy("Retained skills"),
     "answering questions": gettext_lazy("Answering questions (F1)"),
     "summarising": gettext_lazy("Summarising (ROUGE-L)"),

@@ -8,6 +8,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
+from feedback_app.annotation.services import withdraw_blind_tasks
 from feedback_app.logs import bound
 from feedback_app.rounds.announcing import announce_round
 from feedback_app.rounds.leases import DATABASE_AWAY, LeaseLost, claim_round, fenced, kept, renew_lease
@@ -123,11 +124,18 @@ def _directory_of(held: Round, step: RoundStep) -> str:
 
 
 def _pass_gate(held: Round, metrics: dict[str, Any]) -> bool:
-    """Write the verdict; return whether the round goes on to its push now."""
+    """Write the verdict; return whether the round goes on to its push now. Withdraws what people need not judge."""
     with fenced(round_id=held.pk, fence=held.fence) as locked:
         approved = bool(locked.gate.get("approved"))
         locked.gate = {**locked.gate, **metrics}
         locked.save(update_fields=["gate"])
+        if metrics["waiting"]:  # the step is done once people have decided
+            RoundStep.objects.filter(round=locked, name=RoundStep.Name.GATE).update(state=RoundStep.State.PENDING)
+        else:
+            withdraw_blind_tasks(round_id=locked.pk)
+    if metrics["waiting"]:
+        _leave(held, Round.State.WAITING_FOR_JUDGMENTS)
+        return False
     if not metrics["passed"]:
         failed = "; ".join(f"{c['name']}: {c['said']}" for c in metrics["checks"] if not c["passed"])
         _end(held, Round.State.REJECTED, failed)
@@ -139,8 +147,10 @@ def _pass_gate(held: Round, metrics: dict[str, Any]) -> bool:
 
 
 def _leave(held: Round, state: Round.State) -> None:
-    """Let the round wait, without a lease."""
+    """Let the round wait, without a lease. Raises Cancelled where its end was asked for meanwhile."""
     with fenced(round_id=held.pk, fence=held.fence) as locked:
+        if locked.cancel_requested:
+            raise Cancelled
         locked.state, locked.lease_until, locked.pause_requested = state, None, False
         locked.save(update_fields=["state", "lease_until", "pause_requested"])
         announce_round(locked)
@@ -153,6 +163,7 @@ def _end(held: Round, state: Round.State, error: str) -> None:
             locked.state, locked.error, locked.lease_until = state, error, None
             locked.finished_at = timezone.now()
             locked.save(update_fields=["state", "error", "lease_until", "finished_at"])
+            withdraw_blind_tasks(round_id=locked.pk)
             announce_round(locked)
             if state != Round.State.SUCCEEDED:
                 ended = RoundStep.State.FAILED if state == Round.State.FAILED else RoundStep.State.PENDING

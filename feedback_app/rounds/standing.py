@@ -9,6 +9,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from feedback_app.rounds.blind import UNDECIDED, BlindStanding, blind_standing, waits_for_people
 from feedback_app.rounds.hosts import waiting_words
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.reports import gate_rows, running_step
@@ -80,6 +81,8 @@ def _paused(held: Round, now: datetime) -> Standing:
 
 
 def _waiting_for_judgments(held: Round, now: datetime) -> Standing:
+    if waits_for_people(held) and (blind := blind_standing(held)) is not None:
+        return Standing(say_blind(blind), "", ("settle", "reject", "cancel"))
     simulated = held.config["judgments"].get("simulated", "exclude")
     found = usable_judgments(project=held.project, simulated=simulated).count()
     wanted = held.config.get("minimum_judgments", 0)
@@ -91,8 +94,35 @@ def _waiting_for_judgments(held: Round, now: datetime) -> Standing:
     return Standing(text, "", ("cancel",))
 
 
+def say_blind(blind: BlindStanding) -> str:
+    """Return how the blind comparisons stand, in sentences."""
+    if blind.outcome:
+        return _("The blind comparisons are over; it goes on within seconds.")
+    waits = ngettext(
+        "%(n)d blind comparison with the old policy's answers waits in the annotators' queue.",
+        "%(n)d blind comparisons with the old policy's answers wait in the annotators' queue.",
+        blind.waiting,
+    ) % {"n": blind.waiting}
+    if blind.share is None:
+        nobody = _("Nobody has judged one yet.")
+        return f"{waits} {nobody}"
+    judged = _(
+        "%(judged)d of at most %(wanted)d are judged: it wins %(share)s (95 %% interval %(low)s to %(high)s), and goes"
+        " on by itself once the interval lies above or below %(bound)s."
+    ) % {
+        "judged": blind.judged, "wanted": blind.wanted, "share": f"{blind.share:.0%}", "low": f"{blind.low:.0%}",
+        "high": f"{blind.high:.0%}", "bound": f"{blind.bound:.0%}",
+    }  # fmt: skip
+    return f"{waits} {judged}"
+
+
 def _waiting_for_approval(held: Round, now: datetime) -> Standing:
     text = _("It has passed every gate and waits for a manager. Until then the old policy answers.")
+    if held.gate.get("blind", {}).get("outcome") == UNDECIDED:
+        text = _(
+            "Annotators found it neither better nor worse for certain: it waits for a manager. Until then the old"
+            " policy answers."
+        )
     return Standing(text, "", ("approve", "reject", "cancel"))
 
 

@@ -37,15 +37,19 @@ def main() -> None:
             os.kill(os.getpid(), -code)
         print(f"{given.stage}: told to fail")
         sys.exit(code)
-    _finish(given.stage, output, config, json.loads(os.environ.get("FAKE_METRICS", "{}")).get(given.stage, {}))
+    finish(given.stage, output, config, json.loads(os.environ.get("FAKE_METRICS", "{}")).get(given.stage, {}))
 
 
-def _finish(stage: str, output: Path, config: dict[str, Any], metrics: dict[str, Any]) -> None:
+def finish(stage: str, output: Path, config: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Leave in a directory what a stage leaves."""
     (output / "model").mkdir(exist_ok=True)
     (output / "model" / "config.json").write_text(json.dumps({"made_by": str(output)}))
     canary = {"max_new_tokens": 1, "prompts": [{"inputs": "Hello", "tokens": [7], "logprobs": [-0.1]}]}
     (output / "canary.json").write_text(json.dumps(canary))
     (output / "metrics.json").write_text(json.dumps(metrics))
+    if stage == "evaluate":
+        asked = Path(config["prompts"]).read_text().splitlines()
+        (output / "samples.jsonl").write_text("".join(map(_sample, asked)))
     files = {
         str(path.relative_to(output)): {"size": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(output.rglob("*"))
@@ -55,6 +59,17 @@ def _finish(stage: str, output: Path, config: dict[str, Any], metrics: dict[str,
         "stage": stage, "files": files, "parents": {}, "data_sha256": {}, "config_sha256": "", "versions": {},
     }  # fmt: skip
     (output / MANIFEST).write_text(json.dumps(manifest))
+
+
+def _sample(line: str) -> str:
+    """Return what both policies say to a prompt: whole and different, but for prompts that say otherwise."""
+    row = json.loads(line)
+    asked = row["prompt"][-1]["content"]
+    answers = {"policy": f"Fresh words, which {asked} was given.", "parent": f"It is {asked} that somebody has said."}
+    if "alike" in asked:
+        answers["policy"] = answers["parent"]
+    ended = {"ended_policy": "cut" not in asked, "ended_parent": "both cut" not in asked}
+    return json.dumps({**row, "seed": 7, **answers, **ended, "tokens_policy": 5, "tokens_parent": 6}) + "\n"
 
 
 if __name__ == "__main__":

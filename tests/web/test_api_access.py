@@ -57,7 +57,7 @@ LEAST = {
     ("get", "rounds/<uuid:round_id>/"): REVIEWER,
     **{
         ("post", f"rounds/<uuid:round_id>/{act}/"): MANAGER
-        for act in ("cancel", "pause", "resume", "retry", "approve", "reject")
+        for act in ("cancel", "pause", "resume", "retry", "approve", "reject", "settle")
     },
 }
 # Open to whose it is alone, whatever the role; and what the other members are answered.

@@ -109,10 +109,7 @@ class PairRules:
         if judgment.ranks:
             return {place: float(-rank) for place, rank in enumerate(judgment.ranks) if rank is not None}
         weights = self.options.rating_weights
-        return {
-            place: sum(score * _weight_of(attribute, weights) for attribute, score in scores.items())
-            for place, scores in judgment.ratings.items()
-        }
+        return {place: weighted_score(scores, weights) for place, scores in judgment.ratings.items()}
 
     def _margin(self, judgment: ExportJudgment, gap: float) -> float:
         if self.options.margin == "none":
@@ -233,6 +230,11 @@ def _rounded_mean(scores: Sequence[tuple[float, int]]) -> int:
     if not weight:
         scores, weight = [(1.0, score) for _, score in scores], float(len(scores))
     return floor(sum(trust * score for trust, score in scores) / weight + 0.5)
+
+
+def weighted_score(scores: Mapping[str, int], weights: Mapping[str, float]) -> float:
+    """Return how good a response is by its attributes; without weights each counts 1, and style nothing."""
+    return sum(score * _weight_of(attribute, weights) for attribute, score in scores.items())
 
 
 def _weight_of(attribute: str, weights: Mapping[str, float]) -> float:

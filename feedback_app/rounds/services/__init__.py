@@ -11,11 +11,12 @@ from feedback_app.rounds.services.steering import (
     reject_round,
     resume_round,
     retry_round,
+    settle_round,
     start_round,
 )
 
 __all__ = [
     "RoundRefused", "approve_round", "cancel_round", "evaluate_elsewhere", "pause_round", "publish_recipe",
     "queue_fed_rounds", "recipe_of", "register_elsewhere",
-    "reject_round", "resume_round", "retry_round", "start_round",
+    "reject_round", "resume_round", "retry_round", "settle_round", "start_round",
 ]  # fmt: skip

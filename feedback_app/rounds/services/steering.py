@@ -11,8 +11,11 @@ from django.utils.translation import gettext_noop
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
+from feedback_app.annotation.services import withdraw_blind_tasks
+from feedback_app.annotation.services.tasks import response_bounds
 from feedback_app.projects.models import Project
 from feedback_app.rounds.announcing import announce_round
+from feedback_app.rounds.blind import blind_standing, waits_for_people
 from feedback_app.rounds.hosts import needs_of
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import parse_recipe
@@ -40,6 +43,7 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
     """
     recipe = recipe_of(project=project)
     config = dict(recipe.config)
+    _check_people(project, config)
     if simulated:
         config["judgments"] = {**config["judgments"], "simulated": "include"}
     else:
@@ -110,13 +114,30 @@ def _is_rehearsal(project: Project, config: dict[str, Any]) -> bool:
 
 
 def queue_fed_rounds() -> list[Round]:
-    """Queue the rounds that waited for judgments and have enough of them by now."""
+    """Queue the rounds that waited for judgments, to begin or at their gate, and have enough of them by now."""
     fed = []
     for held in Round.objects.filter(state=State.WAITING_FOR_JUDGMENTS).select_related("project"):
-        if _enough_judgments(held.project, held.config):
+        if _is_fed(held):
             moved = Round.objects.filter(pk=held.pk, state=State.WAITING_FOR_JUDGMENTS).update(state=State.QUEUED)
             fed += [held] * moved
     return fed
+
+
+def _is_fed(held: Round) -> bool:
+    if waits_for_people(held):
+        standing = blind_standing(held)
+        return standing is None or bool(standing.outcome)
+    return _enough_judgments(held.project, held.config)
+
+
+def _check_people(project: Project, config: dict[str, Any]) -> None:
+    """Refuse at once what the gate would find out at the end: a blind comparison has two answers."""
+    fewest = response_bounds(project)[0]
+    if config["gate"].get("human_judgments") and fewest > 2:
+        raise RoundRefused(
+            _("blind comparisons are of two answers, and the project's protocol takes %(fewest)d at least")
+            % {"fewest": fewest}
+        )
 
 
 def _change(round_id: UUID, allowed: set[State], actor: User | None, action: str, **changes: object) -> Round:
@@ -139,13 +160,16 @@ def _change(round_id: UUID, allowed: set[State], actor: User | None, action: str
     return held
 
 
+@transaction.atomic
 def cancel_round(*, round_id: UUID, cancelled_by: User | None) -> Round:
     """End a round: at once where nobody works on it, else by asking the worker, who stops within seconds."""
     waiting = {State.QUEUED, State.PAUSED, State.WAITING_FOR_JUDGMENTS, State.WAITING_FOR_APPROVAL}
     try:
-        return _change(round_id, waiting, cancelled_by, "cancel", state=State.CANCELLED, finished_at=timezone.now())
+        held = _change(round_id, waiting, cancelled_by, "cancel", state=State.CANCELLED, finished_at=timezone.now())
     except RoundRefused:
         return _change(round_id, {State.RUNNING}, cancelled_by, "cancel", cancel_requested=True)
+    withdraw_blind_tasks(round_id=held.pk)
+    return held
 
 
 def pause_round(*, round_id: UUID, paused_by: User | None) -> Round:
@@ -167,8 +191,9 @@ def retry_round(*, round_id: UUID, retried_by: User | None, from_step: str = "")
     Raises:
         RoundRefused: another round is active, there is no such step, or it comes before a version that stands already.
     """
-    if from_step and from_step not in RoundStep.Name.values:
-        raise RoundRefused(f"step: one of {', '.join(RoundStep.Name.values)}")
+    names = list(RoundStep.objects.filter(round_id=round_id).order_by("position").values_list("name", flat=True))
+    if from_step and from_step not in names:
+        raise RoundRefused(f"step: one of {', '.join(names)}")
     try:
         with transaction.atomic():
             held = _change(
@@ -201,9 +226,23 @@ def approve_round(*, round_id: UUID, approved_by: User | None) -> Round:
     return _change(round_id, {State.WAITING_FOR_APPROVAL}, approved_by, "approve", state=State.QUEUED, gate=gate)
 
 
+@transaction.atomic
 def reject_round(*, round_id: UUID, rejected_by: User | None, reason: str = "") -> Round:
-    """End a round that waits for a person without going live."""
-    return _change(
-        round_id, {State.WAITING_FOR_APPROVAL}, rejected_by, "reject",
+    """End a round that waits for a person's word, or at its gate for many people's, without going live."""
+    held = Round.objects.get(pk=round_id)
+    allowed = {State.WAITING_FOR_APPROVAL, *([State.WAITING_FOR_JUDGMENTS] if waits_for_people(held) else [])}
+    ended = _change(
+        round_id, allowed, rejected_by, "reject",
         state=State.REJECTED, error=reason or gettext_noop("rejected by a person"), finished_at=timezone.now(),
+    )  # fmt: skip
+    withdraw_blind_tasks(round_id=ended.pk)
+    return ended
+
+
+def settle_round(*, round_id: UUID, settled_by: User | None) -> Round:
+    """Let a round's blind comparisons end with the verdicts that there are; its recipe says what becomes of it."""
+    held = Round.objects.get(pk=round_id)
+    allowed = {State.WAITING_FOR_JUDGMENTS} if waits_for_people(held) else set()
+    return _change(
+        round_id, allowed, settled_by, "settle", state=State.QUEUED, gate={**held.gate, "settled": True}
     )  # fmt: skip

@@ -8,21 +8,26 @@ from django.utils.translation import gettext_noop as _
 
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import Gate
-from feedback_app.rounds.sentences import keep_sentence
+from feedback_app.rounds.steps.checks import in_percent, make_check
 from feedback_app.rounds.steps.inputs import made_by, metrics_of, recipe_of
+from feedback_app.rounds.steps.people import ask_people
 from feedback_app.rounds.steps.retained import judge_skills
 from feedback_app.rounds.supervisor import StepRun
 
 
 def gate(run: StepRun) -> dict[str, Any]:
-    """Return {"passed", "needs_approval", "checks": [{"name", "passed", "said", and what said is made of}]}."""
+    """Return {"passed", "needs_approval", "waiting", "checks": [{"name", "passed", "said", and what that is made of}]}.
+
+    People are asked once all that is measured holds. While they judge, waiting is true, and nothing is decided.
+    """
     rules = recipe_of(run.held).gate
     checks = judge_evaluation(metrics_of(run.held, RoundStep.Name.EVALUATE) | alarm_of(run.held), rules)
-    return {
-        "passed": all(check["passed"] for check in checks),
-        "needs_approval": rules.approval,
-        "checks": checks,
-    }
+    verdict = {"waiting": False, "needs_approval": rules.approval}
+    if rules.human_judgments and all(check["passed"] for check in checks):
+        asked = ask_people(run, rules)
+        checks += asked.pop("checks")
+        verdict = asked | {"needs_approval": rules.approval or asked["needs_approval"]}
+    return verdict | {"passed": all(check["passed"] for check in checks), "checks": checks}
 
 
 def alarm_of(held: Round) -> dict[str, Any]:
@@ -80,7 +85,7 @@ def _win_rate(metrics: dict[str, Any], role: str, wanted: float) -> dict[str, An
     mean, low, high = (metrics[key] for key in keys)
     words = _("%(mean)s (95 %% interval %(low)s to %(high)s); its upper end must reach %(wanted)s")
     shares = {"mean": mean, "low": low, "high": high, "wanted": wanted}
-    return make_check(name, high >= wanted, words, **_percent(shares))
+    return make_check(name, high >= wanted, words, **in_percent(shares))
 
 
 def _reward_accuracy(metrics: dict[str, Any], share: float) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def _reward_accuracy(metrics: dict[str, Any], share: float) -> dict[str, Any]:
         " %(ceiling)s; its upper end must reach %(wanted)s"
     )
     shares = {"mean": mean, "low": low, "high": high, "ceiling": metrics["agreement/held_out"], "wanted": wanted}
-    return make_check(name, high >= wanted, words, **_percent(shares))
+    return make_check(name, high >= wanted, words, **in_percent(shares))
 
 
 def _alarm(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -113,10 +118,6 @@ def _alarm(metrics: dict[str, Any]) -> dict[str, Any]:
         back = f"{metrics['alarm/back_to_update']:.0f}"
         return make_check(name, True, words, update=update, signs=signs, back=back)
     return make_check(name, False, _("it rang at update %(update)s (%(signs)s)"), update=update, signs=signs)
-
-
-def _percent(shares: dict[str, float]) -> dict[str, str]:
-    return {key: f"{share:.0%}" for key, share in shares.items()}
 
 
 def _kl(metrics: dict[str, Any], role: str, most: float) -> dict[str, Any]:
@@ -151,8 +152,3 @@ def _perplexity(metrics: dict[str, Any], rules: Gate) -> dict[str, Any]:
 def _missing(metrics: dict[str, Any], *keys: str) -> str | None:
     missing = [key for key in keys if key not in metrics]
     return ", ".join(missing) or None
-
-
-def make_check(name: str, passed: bool, words: str, **values: str) -> dict[str, Any]:
-    """Return a check as it is kept; words are marked by gettext_noop."""
-    return {"name": name, "passed": bool(passed), **keep_sentence(words, **values)}

@@ -15,6 +15,7 @@ from feedback_app.projects.models import Member
 from feedback_app.projects.pages import ProjectRequest, project_page
 from feedback_app.rounds import reports, services
 from feedback_app.rounds.bells import ring_round
+from feedback_app.rounds.blind import blind_figure
 from feedback_app.rounds.curves import charts_of
 from feedback_app.rounds.forms import RejectForm, RetryForm, StartForm
 from feedback_app.rounds.models import Round, RoundStep
@@ -123,6 +124,7 @@ def _moving(held: Round) -> dict[str, Any]:
         "log": log_of(held=held, step=step) if step else [],
         "samples": samples[:SAMPLES],
         "samples_at": samples[0]["update"] if samples else None,
+        "blind": blind_figure(held),
         "lines": sum(len(report.step.progress) for report in strip),
         "key": _key(held),
     }
@@ -173,6 +175,7 @@ ACTS: dict[str, Act] = {
     "pause": lambda held, request: services.pause_round(round_id=held.pk, paused_by=request.user),
     "resume": lambda held, request: services.resume_round(round_id=held.pk, resumed_by=request.user),
     "approve": lambda held, request: services.approve_round(round_id=held.pk, approved_by=request.user),
+    "settle": lambda held, request: services.settle_round(round_id=held.pk, settled_by=request.user),
     "reject": lambda held, request: services.reject_round(
         round_id=held.pk, rejected_by=request.user, reason=request.POST["reason"]
     ),
