@@ -21,6 +21,7 @@ from django.utils import timezone
 from feedback_app.accounts.models import AuditEntry, User
 from feedback_app.annotation.sampling import refill_queues
 from feedback_app.annotation.services import checks
+from feedback_app.datasets.services import erase_from_project
 from feedback_app.notifications.models import CHOICES, Delivery, Notification, Webhook
 from feedback_app.notifications.sending import EVERYWHERE, Message, NotSent, is_public, post_signed
 from feedback_app.notifications.services import (
@@ -38,6 +39,7 @@ from feedback_app.projects.models import Member, Project
 from feedback_app.projects.services import remove_member
 from feedback_app.rounds.services import cancel_round, reject_round
 from tests.factories import make_project, make_prompt, make_user
+from tests.web.judged import judged_rows, run_rows
 from tests.web.round_rows import browser_of, page, press, round_at
 
 pytestmark = pytest.mark.django_db
@@ -369,6 +371,16 @@ def test_an_annotator_paused_by_a_rule_is_told_of(project: Project) -> None:
     checks._pause(member, "Too fast.")
     event = Notification.objects.get()
     assert say(event.kind, event.values) == "hasty was paused by a rule: Too fast."
+
+
+def test_what_was_told_of_an_erased_annotator_is_erased(project: Project) -> None:
+    run_rows(project, judged_rows(2))
+    for user in User.objects.filter(kind="imported"):
+        member, _ = Member.objects.get_or_create(project=project, user=user)
+        checks._pause(member, "Too fast.")
+    named = sorted(event.values["name"] for event in Notification.objects.all())
+    erase_from_project(project=project, erased_by=None, annotator=named[0])
+    assert sorted(event.values["name"] for event in Notification.objects.all()) == named[1:]
 
 
 def test_old_events_are_forgotten(project: Project, webhook: Webhook) -> None:

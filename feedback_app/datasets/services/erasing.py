@@ -24,6 +24,7 @@ from feedback_app.datasets.loading import LOCK_SPACE, subject_of_annotator
 from feedback_app.datasets.models import DatasetVersion, DuplicateReport, Erasure, RefusedRow
 from feedback_app.datasets.services.marking import count_held
 from feedback_app.datasets.services.versions import create_dataset_version, folder_of
+from feedback_app.notifications.services import forget_person
 from feedback_app.projects.models import Project
 from feedback_app.serving.models import PolicyVersion
 from feedback_app.serving.services.marking import mark_policies
@@ -103,9 +104,10 @@ def _erase_prompt(project: Project, prompt_id: UUID) -> tuple[str, str, Erased]:
 
 
 def _forget_mentions(project: Project, annotator: str) -> None:
-    """Take out what repeats it elsewhere: reasons that name the annotator, and texts in the report of duplicates."""
+    """Take out what repeats it elsewhere: reasons and events that name the annotator, texts among the duplicates."""
     DuplicateReport.objects.filter(project=project).delete()
     if annotator:
+        forget_person(project=project, name=annotator)
         named = RefusedRow.objects.filter(job__project=project, reason__contains=repr(annotator))
         named.update(reason=Replace("reason", Value(repr(annotator)), Value("(erased)")))
 

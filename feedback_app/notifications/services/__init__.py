@@ -8,9 +8,9 @@ from feedback_app.notifications.services.choosing import (
     secret_of,
     send_test,
 )
-from feedback_app.notifications.services.delivering import deliver_due, forget_notifications
+from feedback_app.notifications.services.delivering import deliver_due, forget_notifications, forget_person
 
 __all__ = [
-    "add_webhook", "announce", "choose_kinds", "deliver_due", "forget_notifications", "remove_webhook", "secret_of",
-    "send_test",
+    "add_webhook", "announce", "choose_kinds", "deliver_due", "forget_notifications", "forget_person", "remove_webhook",
+    "secret_of", "send_test",
 ]  # fmt: skip

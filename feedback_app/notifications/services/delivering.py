@@ -22,6 +22,7 @@ from feedback_app.notifications.models import Delivery, Notification, Webhook
 from feedback_app.notifications.sending import Message, NotSent, post_signed
 from feedback_app.notifications.services.choosing import secret_of
 from feedback_app.notifications.words import say
+from feedback_app.projects.models import Project
 
 logger = logging.getLogger(__name__)
 State = Delivery.State
@@ -141,6 +142,12 @@ def mail_of(notification: Notification, recipient: User) -> EmailMessage:
 def link_of(notification: Notification, path: str = "") -> str:
     """Return the address of a page; without PUBLIC_URL only its path is known."""
     return settings.PUBLIC_URL.rstrip("/") + (path or notification.path)
+
+
+def forget_person(*, project: Project, name: str) -> int:
+    """Delete what was told of an annotator, as of what is erased; return how many events. What was sent is sent."""
+    told = Notification.objects.filter(project=project, kind=Notification.Kind.ANNOTATOR_PAUSED, values__name=name)
+    return told.delete()[1].get("notifications.Notification", 0)
 
 
 def forget_notifications() -> int:
