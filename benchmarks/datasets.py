@@ -5,6 +5,9 @@
 Prints one JSON object. Rows are made up: a prompt of some 200 characters, two responses of some 500. The project it
 makes is removed again. Label Studio 1.23.2, measured on the same kind of machine, imports 4,000 tasks/s and exports
 508 judgments/s with memory that grows.
+
+Rates are of the clock and need a quiet machine. *_cpu_us are microseconds of processor time a row, of Python and of the
+PostgreSQL process that serves it: these hold on a busy one too, within a fifth.
 """
 
 import argparse
@@ -20,8 +23,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ("the", "of", "and", "to", "in", "is", "you", "that", "it", "was", "for", "on", "are", "as", "with", "his")
+# In an order in which each names only what stands before it.
+TABLES = ("annotation_prompt", "annotation_response", "annotation_task", "annotation_task_response",
+          "annotation_assignment", "annotation_judgment")  # fmt: skip
+# All of their columns are held in memory for the comparison: 4 kB a row.
+MOST_HELD = 200_000
 LABEL_STUDIO = {"import_tasks_per_s": 4000, "export_judgments_per_s": 508}
 
 
@@ -49,6 +59,29 @@ def timed(work: Callable[[], int]) -> tuple[float, int]:
     began = time.perf_counter()
     result = work()
     return time.perf_counter() - began, result
+
+
+class Meter:
+    """Takes the processor time of this process and of its PostgreSQL server process."""
+
+    def __init__(self) -> None:
+        from django.db import connection
+
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            self._server = psutil.Process(cursor.fetchone()[0])
+        self._began = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        server = self._server.cpu_times()
+        return time.process_time(), server.user + server.system
+
+    def per_row(self, rows: int) -> dict[str, float]:
+        """Return the microseconds a row since the meter was made; of a server on another machine there is none."""
+        spent = [after - before for after, before in zip(self._now(), self._began, strict=True)]
+        return {
+            name: round(seconds / rows * 1e6, 1) for name, seconds in zip(("python", "postgres"), spent, strict=True)
+        }
 
 
 def peak_mb() -> float:
@@ -84,8 +117,10 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
     for name, judged in (("tasks", False), ("judged_rows", True)):
         path = folder / f"{name}.jsonl"
         write_rows(path, rows, judged=judged)
+        meter = Meter()
         project, seconds = bring(path, f"bench-{os.getpid()}-{name.replace('_', '-')}")
         report[f"import_{name}_per_s"] = round(rows / seconds)
+        report[f"import_{name}_cpu_us"] = meter.per_row(rows)
     report["memory_after_imports_mb"] = peak_mb()
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
@@ -99,11 +134,15 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
                 pieces = write_pieces(lines, file_type=file_type, schema=export.schema, as_text=as_text)
                 return sum(map(len, pieces))
 
+            meter = Meter()
             seconds, size = timed(write)
             report[f"export_{format}_{file_type}_per_s"] = round(rows / seconds)
+            report[f"export_{format}_{file_type}_cpu_us"] = meter.per_row(rows)
             report[f"export_{format}_{file_type}_mb"] = round(size / 2**20, 1)
     report["memory_after_exports_mb"] = peak_mb()
     report |= copy_alone(project.pk, rows)
+    if rows <= MOST_HELD:
+        report |= floor_of_imports(project.pk, rows)
     # Of one run on one machine: these compare, the rates themselves only orient.
     report["ratios"] = {
         "export_judgments_to_copy": report["export_judgments_jsonl_per_s"] / report["copy_out_judgments_per_s"],
@@ -153,27 +192,76 @@ def copy_alone(project: int, rows: int) -> dict[str, Any]:
     }
 
 
+def floor_of_imports(project: int, rows: int) -> dict[str, Any]:
+    """Return what PostgreSQL takes for the same judged rows by COPY alone, into the same tables with their indexes:
+    each foreign key looked up, and by the batch as imports have it (where the database's user may).
+
+    The project's rows are gone after it.
+    """
+    from django.db import connection, transaction
+
+    from feedback_app.datasets.copying import keys_by_the_batch
+
+    held = {table: rows_held(table, project) for table in TABLES}
+    with connection.cursor() as cursor:
+        empty(cursor, f"bench-{os.getpid()}-judged-rows")
+    report = {}
+    for name, keys in (("keys_each", nullcontext), ("keys_by_the_batch", keys_by_the_batch)):
+        with connection.cursor() as cursor:
+            cursor.execute(f"VACUUM {', '.join(TABLES)}")
+        with transaction.atomic(), connection.cursor() as cursor:
+            meter = Meter()
+            with keys():
+                for table in TABLES:
+                    with cursor.copy(f"COPY {table} FROM STDIN") as copy:
+                        copy.write(held[table])
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            report[f"copy_judged_rows_{name}_cpu_us"] = meter.per_row(rows)
+            transaction.set_rollback(True)
+    return report
+
+
+def rows_held(table: str, project: int) -> bytes:
+    """Return a project's rows of a table as COPY writes them, in the order of their tasks."""
+    from django.db import connection
+
+    keys = {"annotation_prompt": ("id", "prompt_id"), "annotation_response": ("prompt_id", "prompt_id"),
+            "annotation_task": ("id", "id")}  # fmt: skip
+    mine, theirs = keys.get(table, ("task_id", "id"))
+    query = (
+        f"COPY (SELECT t.* FROM {table} t JOIN annotation_task task ON t.{mine} = task.{theirs}"
+        " WHERE task.project_id = %s ORDER BY task.position) TO STDOUT"
+    )
+    with connection.cursor() as cursor, cursor.copy(query, [project]) as copy:
+        return b"".join(map(bytes, copy))
+
+
 def clean_up(prefix: str) -> None:
     """Remove the projects of this run and everything in them."""
     from django.db import connection
 
-    tables = ("datasets_example_index", "annotation_judgment", "annotation_assignment", "annotation_task_response",
-              "annotation_task", "annotation_response", "annotation_prompt")  # fmt: skip
-    with connection.cursor() as cursor:
-        theirs = "project_id IN (SELECT id FROM projects_project WHERE slug LIKE %s)"
-        for table in tables:
-            scope = {
-                "datasets_example_index": f"task_id IN (SELECT id FROM annotation_task WHERE {theirs})",
-                "annotation_assignment": f"task_id IN (SELECT id FROM annotation_task WHERE {theirs})",
-                "annotation_task_response": f"task_id IN (SELECT id FROM annotation_task WHERE {theirs})",
-                "annotation_response": f"prompt_id IN (SELECT id FROM annotation_prompt WHERE {theirs})",
-            }.get(table, theirs)
-            cursor.execute(f"DELETE FROM {table} WHERE {scope}", [f"{prefix}%"])  # names of our own
     from feedback_app.projects.models import Project
+
+    with connection.cursor() as cursor:
+        empty(cursor, prefix)
 
     for project in Project.objects.filter(slug__startswith=prefix):
         Project.objects.filter(pk=project.pk).update(protocol=None, guidelines=None)
         project.delete()
+
+
+def empty(cursor: Any, prefix: str) -> None:
+    """Delete the annotation rows of the projects whose slug begins so."""
+    theirs = "project_id IN (SELECT id FROM projects_project WHERE slug LIKE %s)"
+    by_task = f"task_id IN (SELECT id FROM annotation_task WHERE {theirs})"
+    for table in ("datasets_example_index", *reversed(TABLES)):
+        scope = {
+            "datasets_example_index": by_task,
+            "annotation_assignment": by_task,
+            "annotation_task_response": by_task,
+            "annotation_response": f"prompt_id IN (SELECT id FROM annotation_prompt WHERE {theirs})",
+        }.get(table, theirs)
+        cursor.execute(f"DELETE FROM {table} WHERE {scope}", [f"{prefix}%"])  # names of our own
 
 
 def services() -> Any:

@@ -42,6 +42,8 @@ class Loader:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_SPACE, self.project.pk & 0x7FFFFFFF])
                 # Of a crash, the last batches may not be left, nor then what was recorded of them: they come in again.
                 cursor.execute("SET LOCAL synchronous_commit = off")
+                # All look-ups are by key. By what was known of a table before its import, it would be read whole.
+                cursor.execute("SET LOCAL enable_seqscan = off")
             rows = self._without_erased(rows, loaded)
             places = self._known_places([row for row in rows if row.responses])
             taken = [row for row in rows if self._place(row, places, loaded)]
