@@ -38,7 +38,8 @@ class Prompt(models.Model):
         TEST = "test", _("test")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
+    # Unique constraints and wider indexes that begin with it serve a key as well: no index of its own.
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts", db_index=False)
     messages = models.JSONField(help_text=_('list of {"role", "content"}'))
     content_sha256 = models.CharField(max_length=64, help_text=_("of the whole conversation, normalised"))
     root_sha256 = models.CharField(max_length=64, help_text=_("of the conversation's root: decides the split"))
@@ -74,14 +75,17 @@ class Response(models.Model):
     prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="responses")
     text = models.TextField(blank=True)
     source = models.CharField(max_length=16, choices=Source.choices)
-    policy = models.ForeignKey(PolicyVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="responses")
+    # Most rows have no policy, or no writer: their index is of the rows that do.
+    policy = models.ForeignKey(
+        PolicyVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="responses", db_index=False
+    )
     model_name = models.CharField(max_length=200, blank=True, help_text=_("as the import named it"))
     sampling = models.JSONField(default=dict, blank=True)
     seed = models.BigIntegerField(null=True, blank=True)
     token_count = models.PositiveIntegerField(null=True, blank=True)
     finish_reason = models.CharField(max_length=32, blank=True)
     written_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", db_index=False
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -92,6 +96,10 @@ class Response(models.Model):
                 condition=~Q(source="policy") | Q(policy__isnull=False, seed__isnull=False),
                 name="response_from_policy_has_origin",
             )
+        ]
+        indexes = [
+            models.Index(fields=["policy"], condition=Q(policy__isnull=False), name="response_of_policy"),
+            models.Index(fields=["written_by"], condition=Q(written_by__isnull=False), name="response_of_writer"),
         ]
 
     def __str__(self) -> str:
@@ -115,7 +123,7 @@ class Task(models.Model):
         REPORTED = "reported", _("reported as broken")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="tasks")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="tasks", db_index=False)
     prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="tasks")
     responses: models.ManyToManyField[Response, "TaskResponse"] = models.ManyToManyField(
         Response, through="TaskResponse", related_name="tasks"
@@ -130,7 +138,7 @@ class Task(models.Model):
     priority = models.SmallIntegerField(default=0)
     position = models.BigIntegerField(db_default=NextPosition())
     addressed_to = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+"
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+", db_index=False
     )
     # The judgment that a repeat asks for once more, responses in the opposite order.
     repeat_of = models.OneToOneField(
@@ -167,6 +175,7 @@ class Task(models.Model):
             models.Index(
                 fields=["project", "kind"], condition=Q(kind__in=["gold", "qualification"]), name="task_with_answer"
             ),
+            models.Index(fields=["addressed_to"], condition=Q(addressed_to__isnull=False), name="task_addressed"),
         ]
 
     def __str__(self) -> str:
@@ -176,7 +185,6 @@ class Task(models.Model):
 class TaskResponse(models.Model):
     """A response's place in a task: the canonical order that ranks and kappas are written in."""
 
-    # Unique constraints and wider indexes that begin with it serve a key as well: no index of its own.
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="task_responses", db_index=False)
     response = models.ForeignKey(Response, on_delete=models.CASCADE, related_name="task_responses", db_index=False)
     position = models.PositiveSmallIntegerField()
@@ -243,7 +251,7 @@ class Judgment(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     assignment = models.OneToOneField(Assignment, on_delete=models.PROTECT, related_name="judgment")
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="judgments")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="judgments", db_index=False)
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="judgments")
     annotator = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="judgments", db_index=False
@@ -266,7 +274,7 @@ class Judgment(models.Model):
     updated_at = models.DateTimeField(auto_now=True)
     voided_at = models.DateTimeField(null=True, blank=True)
     voided_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", db_index=False
     )
     void_reason = models.CharField(max_length=300, blank=True)
 
@@ -275,6 +283,7 @@ class Judgment(models.Model):
         indexes = [
             models.Index(fields=["project", "created_at", "id"], name="judgment_by_project"),
             models.Index(fields=["annotator", "project", "-created_at"], name="judgment_history"),
+            models.Index(fields=["voided_by"], condition=Q(voided_by__isnull=False), name="judgment_voided_by"),
         ]
 
     def __str__(self) -> str:
