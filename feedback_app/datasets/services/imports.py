@@ -35,7 +35,7 @@ from feedback_app.datasets.rows import Row, imported_protocol, parse_row
 from feedback_app.projects.models import Project
 from feedback_app.projects.protocols import Protocol, parse_protocol
 
-BATCH = 1000
+BATCH = 2500
 # A batch's rows are held in memory at once: large ones make smaller batches.
 BATCH_CHARACTERS = 8 * 2**20
 LEASE = timedelta(seconds=120)
