@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from training.models import encode, render_dialogue
 from training.records import DataError, PreferenceRow, RankingRow
+from training.shared_prefix import packed_length
 
 Judged = PreferenceRow | RankingRow
 Row = TypeVar("Row", PreferenceRow, RankingRow, Judged)
@@ -25,8 +26,8 @@ class Comparison:
 
     @property
     def length(self) -> int:
-        """Return the longest text's length: what its batch is padded to."""
-        return max(map(len, self.texts))
+        """Return the tokens of all its texts, what they share counted once: rows alike in it need little padding."""
+        return packed_length(self.texts)
 
     @property
     def is_pair(self) -> bool:

@@ -206,9 +206,9 @@ class PPOConfig(OptimiserConfig):
     ppo_epochs: int = 2
     minibatch: int = 16
     micro_batch: int = 0  # responses a pass, whose gradients add up to the minibatch's; 0: the minibatch at once
-    lr: float = 2e-5
+    lr: float = 5e-5
     critic: Literal["auto", "separate", "head"] = "auto"
-    critic_lr: float = 0.0  # 0: five times lr for a separate critic, 1e-3 for a head's own weights
+    critic_lr: float = 0.0  # 0: twice lr for a separate critic, 1e-3 for a head's own weights
     critic_warmup: int = 0  # updates in which only the critic learns
     value_coef: float = 0.1  # of the value loss where policy and critic share a trunk
     kl_coef: float = 0.05

@@ -19,7 +19,7 @@ from training.models import (
 )
 
 DEFAULT_HEAD_LR = 1e-3
-SEPARATE_LR_FACTOR = 5.0
+SEPARATE_LR_FACTOR = 2.0
 
 
 class Critic(Protocol):

@@ -202,12 +202,23 @@ def _recomputing(model: Any) -> Iterator[None]:
             layer.training = False
 
 
-def hidden_states(model: Any, tokens_BS: Tensor) -> Tensor:
-    """Return the last hidden states (B, S, H) of left-aligned rows."""
+def hidden_states(
+    model: Any, tokens_BS: Tensor, positions_BS: Tensor | None = None, visible_BSS: Tensor | None = None
+) -> Tensor:
+    """Return the last hidden states (B, S, H) of left-aligned rows.
+
+    Rows that hold more than one text name their positions, and which token may look at which.
+    """
     inner = inner_model(model)
-    positions = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)[None, :].expand(tokens_BS.shape)
+    if positions_BS is None:
+        positions_BS = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)[None, :].expand(tokens_BS.shape)
+    mask = {}
+    if visible_BSS is not None:
+        # Added to attention's scores, so in its dtype; the smallest number, for -inf less -inf would be NaN.
+        hidden_B1SS = (~visible_BSS)[:, None].to(model.dtype)
+        mask["attention_mask"] = hidden_B1SS * torch.finfo(model.dtype).min
     with _recomputing(inner):
-        output = inner.get_decoder()(input_ids=tokens_BS, position_ids=positions, use_cache=False)
+        output = inner.get_decoder()(input_ids=tokens_BS, position_ids=positions_BS, use_cache=False, **mask)
     return cast(Tensor, output.last_hidden_state)
 
 

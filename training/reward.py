@@ -30,7 +30,7 @@ from training.models import (
 from training.ranking import listwise_loss, pairwise_loss
 from training.ratings import is_ratings, read_ratings
 from training.records import DataError, read_judged
-from training.rewards import score_tokens
+from training.shared_prefix import score_groups
 from training.strength import MARGIN_SCALE, Strengths, amend, measure
 from training.strength import lines as strength_lines
 
@@ -95,9 +95,7 @@ class RewardTraining:
 
     def scores(self, comparisons: Sequence[Comparison]) -> list[Tensor]:
         """Return each comparison's scores, in its texts' order, from one forward pass over all."""
-        tokens = [text for comparison in comparisons for text in comparison.texts]
-        scores_N = score_tokens(self.model, tokens, self.tokenizer.pad_token_id)
-        return list(torch.split(scores_N, [len(comparison.texts) for comparison in comparisons]))
+        return score_groups(self.model, [each.texts for each in comparisons], self.tokenizer.pad_token_id)
 
     def loss(
         self,
