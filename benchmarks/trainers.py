@@ -49,7 +49,7 @@ def prepare(folder: Path, model: str) -> None:
         return " ".join(words)
 
     def rendered(content: str) -> int:
-        return len(encode(tokenizer, render_prompt(tokenizer, [{"role": "user", "content": content}])))
+        return len(encode(tokenizer, render_prompt(tokenizer, [{"role": "user", "content": content}])))  # type: ignore[list-item]
 
     def plain(content: str) -> int:
         return len(encode(tokenizer, content))

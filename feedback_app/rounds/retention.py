@@ -109,7 +109,9 @@ def needed_versions(*, project: Project) -> set[object]:
     round that has not ended starts from or has made.
     """
     versions = PolicyVersion.objects.filter(project=project)
-    needed = set(versions.filter(Q(pinned=True) | Q(source=PolicyVersion.Source.BASE)).values_list("pk", flat=True))
+    needed: set[object] = set(
+        versions.filter(Q(pinned=True) | Q(source=PolicyVersion.Source.BASE)).values_list("pk", flat=True)
+    )
     needed |= set(versions.order_by("-number").values_list("pk", flat=True)[: settings.KEEP_VERSIONS])
     for deployment in Deployment.objects.filter(Q(live__project=project) | Q(previous__project=project)):
         live = deployment.live
@@ -117,8 +119,8 @@ def needed_versions(*, project: Project) -> set[object]:
     needed |= set(Push.objects.filter(project=project, state=Push.State.RUNNING).values_list("policy", flat=True))
     for pair in Soak.objects.filter(project=project, state=Soak.State.WATCHING).values_list("policy", "previous"):
         needed |= set(pair)
-    for pair in Round.objects.filter(project=project, state__in=Round.ACTIVE).values_list("parent", "policy"):
-        needed |= set(pair)
+    for ends in Round.objects.filter(project=project, state__in=Round.ACTIVE).values_list("parent", "policy"):
+        needed |= set(ends)
     return needed - {None}
 
 

@@ -1,5 +1,7 @@
 """Texts scored in one row, what they share computed once, have the scores and gradients that each has alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import (
@@ -14,7 +16,7 @@ from transformers import (
 from training.rewards import score_tokens
 from training.shared_prefix import can_pack, pack, packed_length, score_groups, shared_length, worth_packing
 
-SIZES = {
+SIZES: Any = {
     "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "num_labels": 1, "pad_token_id": 0, "max_position_embeddings": 64,
 }  # fmt: skip
@@ -34,9 +36,10 @@ GROUPS = [
 ]
 
 
-def make_scorer(family: str) -> torch.nn.Module:
+def make_scorer(family: str) -> Any:
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(FAMILIES[family], attn_implementation="sdpa")
+    make: Any = AutoModelForSequenceClassification.from_config
+    model = make(FAMILIES[family], attn_implementation="sdpa")
     return model.double().eval()
 
 
@@ -46,11 +49,11 @@ def test_scores_and_gradients_are_those_of_each_text_alone(family: str) -> None:
     assert can_pack(model)
     assert worth_packing(GROUPS)
     alone = [torch.cat([score_tokens(model, [text], 0) for text in group]) for group in GROUPS]
-    sum((scores**2).sum() for scores in alone).backward()
+    torch.stack([(scores**2).sum() for scores in alone]).sum().backward()  # type: ignore[no-untyped-call]
     expected = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     together = score_groups(model, GROUPS, 0)
-    sum((scores**2).sum() for scores in together).backward()
+    torch.stack([(scores**2).sum() for scores in together]).sum().backward()  # type: ignore[no-untyped-call]
     for mine, each in zip(together, alone, strict=True):
         torch.testing.assert_close(mine, each, atol=1e-8, rtol=1e-6)
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
@@ -83,4 +86,5 @@ def test_texts_that_share_little_are_not_packed() -> None:
 
 def test_a_sliding_window_is_left_alone() -> None:
     windowed = MistralConfig(**SIZES, sliding_window=4)
-    assert not can_pack(AutoModelForSequenceClassification.from_config(windowed))
+    make: Any = AutoModelForSequenceClassification.from_config
+    assert not can_pack(make(windowed))

@@ -12,6 +12,7 @@ from pytest_django import Settings
 from feedback_app.accounts.services import create_user
 from feedback_app.projects.models import Member, Project
 from feedback_app.rounds import hosts, tasks
+from feedback_app.rounds.estimates import estimate_round
 from feedback_app.rounds.footprint import RUNTIME_BYTES
 from feedback_app.rounds.host_step import keep_host
 from feedback_app.rounds.hosts import (
@@ -83,7 +84,7 @@ def test_needs_are_frozen_into_the_round_and_are_what_weights_and_optimisers_tak
 ) -> None:
     settings.BASE_MODEL = str(make_tiny_model(tmp_path / "tiny"))
     project = judged_project(30)
-    shape = hosts.estimate_round(project=project, recipe=parse_recipe({})).shape
+    shape = estimate_round(project=project, recipe=parse_recipe({})).shape
     assert shape is not None
     found = needs_of(project=project, recipe=parse_recipe({"devices": 1, "ppo": {"device": "cuda"}}))
     assert (found["devices"], found["kind"], found["torch"]) == (1, "cuda", True)

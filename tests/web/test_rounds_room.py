@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from pytest_django import Settings
 
-from feedback_app.rounds import room
+from feedback_app.rounds.estimates import estimate_round
 from feedback_app.rounds.leases import claim_round
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import parse_recipe
@@ -28,7 +28,7 @@ def test_the_room_asked_for_follows_from_the_model_and_the_recipe(settings: Sett
     small = bytes_needed(project=project, recipe=parse_recipe({"ppo": {"updates": 5}}))
     # Three checkpoints of PPO, a separate critic's in them too: each of 12 bytes a weight and learner.
     large = bytes_needed(project=project, recipe=parse_recipe({"ppo": {"updates": 100, "critic": "separate"}}))
-    shape = room.estimate_round(project=project, recipe=parse_recipe({})).shape
+    shape = estimate_round(project=project, recipe=parse_recipe({})).shape
     assert shape is not None
     assert large - small == 3 * 2 * 12 * shape.parameters
     settings.BASE_MODEL = str(tmp_path)

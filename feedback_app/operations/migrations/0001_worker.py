@@ -4,26 +4,24 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('name', models.CharField(max_length=200, primary_key=True, serialize=False)),
-                ('queues', models.CharField(max_length=200)),
-                ('pid', models.PositiveIntegerField()),
-                ('busy', models.PositiveIntegerField(default=0)),
-                ('started_at', models.DateTimeField()),
-                ('seen_at', models.DateTimeField()),
+                ("name", models.CharField(max_length=200, primary_key=True, serialize=False)),
+                ("queues", models.CharField(max_length=200)),
+                ("pid", models.PositiveIntegerField()),
+                ("busy", models.PositiveIntegerField(default=0)),
+                ("started_at", models.DateTimeField()),
+                ("seen_at", models.DateTimeField()),
             ],
             options={
-                'db_table': 'operations_worker',
-                'ordering': ['name'],
+                "db_table": "operations_worker",
+                "ordering": ["name"],
             },
         ),
     ]

@@ -4,15 +4,18 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('serving', '0004_withheld'),
+        ("serving", "0004_withheld"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='endpoint',
-            name='calibration',
-            field=models.JSONField(blank=True, default=dict, help_text='what the tolerance was set by; empty: it serves nothing to measure yet'),
+            model_name="endpoint",
+            name="calibration",
+            field=models.JSONField(
+                blank=True,
+                default=dict,
+                help_text="what the tolerance was set by; empty: it serves nothing to measure yet",
+            ),
         ),
     ]
