@@ -1,16 +1,20 @@
 """The gate: hand-made evaluations against bounds, each decision with its reason in words."""
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from feedback_app.annotation.splits import hash_root, split_of
 from feedback_app.rounds.recipes import Gate
 from feedback_app.rounds.steps.ceiling import agreement_on_held_out
-from feedback_app.rounds.steps.gate import judge_evaluation
+from feedback_app.rounds.steps.gate import alarm_of, judge_evaluation
 from tests.factories import make_project
 from tests.web.judged import RANKINGS, judged_row, run_rows
+from tests.web.round_rows import round_at
 
 GOOD = {
     "win_rate/parent": 0.6, "win_rate/parent_low": 0.52, "win_rate/parent_high": 0.68, "kl/parent": 12.0,
@@ -114,6 +118,31 @@ def test_a_reward_model_is_not_held_against_an_agreement_that_nobody_knows() -> 
     unknown = {name: value for name, value in (GOOD | REWARD).items() if name != "agreement/held_out"}
     [reason] = failed(unknown, reward_accuracy=0.5)
     assert "no two of them have judged the same held-out answers" in reason
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("lines", "ended", "found"),
+    [
+        ([{}, {}], {}, {}),  # PPO was asked to watch for nothing
+        ([{"alarm/kl": 0.0}, {"alarm/kl": 0.0}], {}, {"alarm/rang": [], "alarm/update": 0}),
+        (
+            [{"alarm/kl": 0.0, "alarm/length": 0.0}, {"alarm/kl": 0.0, "alarm/length": 1.0}, {"alarm/kl": 1.0}],
+            {"alarm/back_to_update": 1.0},
+            {"alarm/rang": ["alarm/length"], "alarm/update": 2, "alarm/back_to_update": 1.0},
+        ),
+    ],
+)
+def test_the_alarm_is_read_from_every_update_that_ppo_wrote(
+    lines: list[dict[str, float]], ended: dict[str, float], found: dict[str, Any]
+) -> None:
+    held = round_at(make_project(), "queued", "gate")
+    folder = Path(settings.DATA_DIR) / "rounds" / str(held.pk) / "f1" / "ppo"
+    folder.mkdir(parents=True)
+    rows = [json.dumps({"update": place, **line}) + "\n" for place, line in enumerate(lines, start=1)]
+    (folder / "progress.jsonl").write_text("".join(rows))
+    held.steps.filter(name="ppo").update(directory=str(folder.relative_to(settings.DATA_DIR)), metrics=ended)
+    assert alarm_of(held) == found
 
 
 @pytest.mark.django_db
