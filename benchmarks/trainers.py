@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from training.records import Message
+
 ROOT = Path(__file__).resolve().parent.parent
 BATCH, PROMPT_TOKENS, NEW_TOKENS, EPOCHS, UPDATES = 16, 40, 48, 4, 3
 PAIRS, PAIR_BATCH, PAIR_TOKENS = 64, 8, 256
@@ -49,7 +51,7 @@ def prepare(folder: Path, model: str) -> None:
         return " ".join(words)
 
     def rendered(content: str) -> int:
-        return len(encode(tokenizer, render_prompt(tokenizer, [{"role": "user", "content": content}])))  # type: ignore[list-item]
+        return len(encode(tokenizer, render_prompt(tokenizer, [{"role": "user", "content": content}])))
 
     def plain(content: str) -> int:
         return len(encode(tokenizer, content))
@@ -62,7 +64,7 @@ def prepare(folder: Path, model: str) -> None:
         for _ in range(PAIRS):
             prompt = text(60, plain)
             answers = {key: text(PAIR_TOKENS - 110, plain) for key in ("chosen", "rejected")}
-            asked = [{"role": "user", "content": prompt}]
+            asked: list[Message] = [{"role": "user", "content": prompt}]
             ours.write(json.dumps({"prompt": asked} | {
                 key: [{"role": "assistant", "content": answer}] for key, answer in answers.items()
             }) + "\n")  # fmt: skip

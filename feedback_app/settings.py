@@ -114,6 +114,8 @@ if not re.fullmatch(r"[\w.-]{1,200}", HOST_NAME):
     raise ImproperlyConfigured("HOST_NAME: letters, digits, dots and hyphens alone")
 # What deploys a version to an endpoint of the kind external: its name and directory are added as arguments.
 DEPLOY_COMMAND = shlex.split(os.environ.get("DEPLOY_COMMAND", ""))
+# Where what trainers made is kept beside this machine, by any address that fsspec knows; empty: on this machine alone.
+ARTIFACT_STORE = os.environ.get("ARTIFACT_STORE", "")
 # How many of a project's newest versions and rounds keep their weights, beside those that are pinned or needed.
 KEEP_VERSIONS = max(1, int(os.environ.get("KEEP_VERSIONS", "5")))
 # How long a version that went live is watched, unless a recipe says another time; 0 watches none.

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from django.utils.translation import gettext as _
+
 # Deeper than any conversation tree is; what walks a value may recurse that far.
 DEEPEST = 200
 
@@ -13,7 +15,7 @@ def parse_json(text: str) -> Any:
     try:
         value = _decode(text)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(_("nested too deeply")) from None
     if text.count("[") + text.count("{") > DEEPEST:
         check_depth(value)
     return value
@@ -26,7 +28,7 @@ def check_depth(value: Any) -> None:
         level = [part for item in level if isinstance(item, dict | list) for part in _inside(item)]
         if not level:
             return
-    raise ValueError("nested too deeply")
+    raise ValueError(_("nested too deeply"))
 
 
 def _inside(item: dict[str, Any] | list[Any]) -> Iterable[Any]:
@@ -35,7 +37,7 @@ def _inside(item: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 def refuse_constant(name: str) -> NoReturn:
     """Refuse NaN and the infinities, which Python writes and reads and JSON does not know."""
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(_("%(name)s is no JSON") % {"name": name})
 
 
 _decode = json.JSONDecoder(parse_constant=refuse_constant).decode

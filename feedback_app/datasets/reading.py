@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import pyarrow
 import pyarrow.parquet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from feedback_app.datasets.csv_cells import read_cell
 from feedback_app.datasets.formats.base import FileRefused, SourceRow
@@ -25,13 +27,15 @@ BOMB_RATIO = 100
 PARQUET_ROWS = 128
 # What a file of another kind begins with, and what to say of it.
 OTHER_FILES = {
-    b"\xff\xfe": "the file is UTF-16; UTF-8 is needed (in Excel: CSV UTF-8)",
-    b"\xfe\xff": "the file is UTF-16; UTF-8 is needed (in Excel: CSV UTF-8)",
-    b"PK\x03\x04": "the file is a zip archive or an Excel workbook: unpack it, use gzip, or save it as CSV UTF-8",
-    b"BZh": "the file is packed with bzip2: unpack it, or use gzip",
-    b"\xfd7zXZ": "the file is packed with xz: unpack it, or use gzip",
-    b"\x28\xb5\x2f\xfd": "the file is packed with zstd: unpack it, or use gzip",
-    b"\xd0\xcf\x11\xe0": "the file is an old Excel workbook: save it as CSV UTF-8",
+    b"\xff\xfe": gettext_noop("the file is UTF-16; UTF-8 is needed (in Excel: CSV UTF-8)"),
+    b"\xfe\xff": gettext_noop("the file is UTF-16; UTF-8 is needed (in Excel: CSV UTF-8)"),
+    b"PK\x03\x04": gettext_noop(
+        "the file is a zip archive or an Excel workbook: unpack it, use gzip, or save it as CSV UTF-8"
+    ),
+    b"BZh": gettext_noop("the file is packed with bzip2: unpack it, or use gzip"),
+    b"\xfd7zXZ": gettext_noop("the file is packed with xz: unpack it, or use gzip"),
+    b"\x28\xb5\x2f\xfd": gettext_noop("the file is packed with zstd: unpack it, or use gzip"),
+    b"\xd0\xcf\x11\xe0": gettext_noop("the file is an old Excel workbook: save it as CSV UTF-8"),
 }
 
 
@@ -51,7 +55,7 @@ class RowReader:
 
     def __iter__(self) -> Iterator[SourceRow]:
         if not self.bytes_total:
-            raise FileRefused("the file is empty")
+            raise FileRefused(_("the file is empty"))
         with self.path.open("rb") as self._file:
             head = self._file.read(4)
             self._file.seek(0)
@@ -63,15 +67,17 @@ class RowReader:
             try:
                 yield from self._read_text(stream)
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise FileRefused(f"the gzip file is damaged or ends in the middle: {error}") from error
+                raise FileRefused(
+                    _("the gzip file is damaged or ends in the middle: %(error)s") % {"error": error}
+                ) from error
 
     def _read_text(self, stream: io.BufferedReader) -> Iterator[SourceRow]:
         head = stream.peek(8)[:8]
         for start, reason in OTHER_FILES.items():
             if head.startswith(start):
-                raise FileRefused(reason)
+                raise FileRefused(_(reason))
         if b"\x00" in head[:2]:
-            raise FileRefused("the file begins with a NUL byte: it is no text in UTF-8")
+            raise FileRefused(_("the file begins with a NUL byte: it is no text in UTF-8"))
         if head[:3] == b"\xef\xbb\xbf":
             stream.read(3)
         if self.name.endswith((".csv", ".tsv")):
@@ -96,7 +102,9 @@ class _Unpacked(io.RawIOBase):
         count = self._gzip.readinto(buffer)
         self._given += count
         if self._given > self._most:
-            raise FileRefused(f"the gzip file unpacks to more than {self._most} bytes: refused as a bomb")
+            raise FileRefused(
+                _("the gzip file unpacks to more than %(most)s bytes: refused as a bomb") % {"most": self._most}
+            )
         return count
 
 
@@ -106,7 +114,7 @@ def _read_lines(stream: io.BufferedReader) -> Iterator[SourceRow]:
         line += 1
         if len(raw) > LONGEST_ROW and not raw.endswith(b"\n"):
             _skip_line(stream)
-            yield SourceRow(line, problem=f"the line is longer than {LONGEST_ROW // 2**20} MB")
+            yield SourceRow(line, problem=_("the line is longer than %(size)s MB") % {"size": LONGEST_ROW // 2**20})
         elif not raw.isspace():
             yield _parse_row(line, raw)
 
@@ -120,9 +128,9 @@ def _parse_row(line: int, raw: bytes) -> SourceRow:
     try:
         return SourceRow(line, parse_json(raw.decode()))
     except UnicodeDecodeError as error:
-        return SourceRow(line, problem=f"not UTF-8 at byte {error.start + 1} of the line")
+        return SourceRow(line, problem=_("not UTF-8 at byte %(number)s of the line") % {"number": error.start + 1})
     except ValueError as error:
-        return SourceRow(line, problem=f"not JSON: {error}")
+        return SourceRow(line, problem=_("not JSON: %(error)s") % {"error": error})
 
 
 def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
@@ -142,7 +150,7 @@ def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
         if not buffer:
             buffer = _more_text(text)
             if not buffer:
-                raise FileRefused(f"line {line}: the file ends inside its array")
+                raise FileRefused(_("line %(line)s: the file ends inside its array") % {"line": line})
             continue
         item, buffer, taken = _next_item(decoder, buffer, text, line)
         try:
@@ -159,7 +167,7 @@ def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, l
         try:
             item, end = decoder.raw_decode(buffer)
         except RecursionError:
-            raise FileRefused(f"line {line}: nested too deeply") from None
+            raise FileRefused(_("line %(line)s: nested too deeply") % {"line": line}) from None
         except ValueError as error:
             reason = f"not JSON: {error}"
         else:
@@ -167,10 +175,13 @@ def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, l
                 return item, buffer[end:], buffer[:end]
             reason = "the file ends inside its array"
         if len(buffer) > LONGEST_ROW:
-            raise FileRefused(f"line {line}: an item is longer than {LONGEST_ROW // 2**20} MB, or {reason}")
+            raise FileRefused(
+                _("line %(line)s: an item is longer than %(size)s MB, or %(reason)s")
+                % {"line": line, "size": LONGEST_ROW // 2**20, "reason": reason}
+            )
         more = _more_text(text, max(CHUNK, len(buffer)))
         if not more:
-            raise FileRefused(f"line {line}: {reason}")
+            raise FileRefused(_("line %(line)s: %(reason)s") % {"line": line, "reason": reason})
         buffer += more
 
 
@@ -178,7 +189,7 @@ def _more_text(text: io.TextIOWrapper, count: int = CHUNK) -> str:
     try:
         return text.read(count)
     except UnicodeDecodeError as error:
-        raise FileRefused(f"not UTF-8: {error.reason}") from error
+        raise FileRefused(_("not UTF-8: %(reason)s") % {"reason": error.reason}) from error
 
 
 def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
@@ -194,7 +205,7 @@ def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
     try:
         header = [name.strip() for name in next(reader, [])]
         if len(set(header)) != len(header):
-            raise FileRefused("line 1: a column's name stands twice")
+            raise FileRefused(_("line 1: a column's name stands twice"))
         skipped = 1 if said else 0
         before = reader.line_num
         for cells in reader:
@@ -202,22 +213,31 @@ def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
             if not cells:
                 continue
             if len(cells) != len(header):
-                yield SourceRow(line, problem=f"{len(cells)} cells where the header has {len(header)}")
+                yield SourceRow(
+                    line,
+                    problem=_("%(number)s cells where the header has %(columns)s")
+                    % {"number": len(cells), "columns": len(header)},
+                )
             else:
                 yield SourceRow(line, dict(zip(header, map(read_cell, cells), strict=True)))
     except csv.Error as error:
-        raise FileRefused(f"line {reader.line_num}: {error}") from error
+        raise FileRefused(_("line %(line)s: %(error)s") % {"line": reader.line_num, "error": error}) from error
 
 
 def _csv_lines(stream: io.BufferedReader, number: int) -> Iterator[str]:
     while raw := stream.readline(LONGEST_ROW + 1):
         number += 1
         if len(raw) > LONGEST_ROW and not raw.endswith(b"\n"):
-            raise FileRefused(f"line {number}: longer than {LONGEST_ROW // 2**20} MB")
+            raise FileRefused(
+                _("line %(number)s: longer than %(size)s MB") % {"number": number, "size": LONGEST_ROW // 2**20}
+            )
         try:
             yield raw.decode()
         except UnicodeDecodeError as error:
-            raise FileRefused(f"line {number}: not UTF-8 at byte {error.start + 1} of the line") from error
+            raise FileRefused(
+                _("line %(number)s: not UTF-8 at byte %(place)s of the line")
+                % {"number": number, "place": error.start + 1}
+            ) from error
 
 
 def _read_parquet(file: IO[bytes]) -> Iterator[SourceRow]:
@@ -228,12 +248,17 @@ def _read_parquet(file: IO[bytes]) -> Iterator[SourceRow]:
         _refuse_packed(parquet.metadata)
         for batch in parquet.iter_batches(batch_size=PARQUET_ROWS):
             if batch.nbytes > PARQUET_ROWS * LONGEST_ROW:
-                raise FileRefused(f"rows after {number} are longer than {LONGEST_ROW // 2**20} MB each")
+                raise FileRefused(
+                    _("rows after %(number)s are longer than %(size)s MB each")
+                    % {"number": number, "size": LONGEST_ROW // 2**20}
+                )
             for value in batch.to_pylist():
                 number += 1
                 yield SourceRow(number, value)
     except (pyarrow.ArrowException, OSError) as error:
-        raise FileRefused(f"the Parquet file is damaged after row {number}: {error}") from error
+        raise FileRefused(
+            _("the Parquet file is damaged after row %(number)s: %(error)s") % {"number": number, "error": error}
+        ) from error
 
 
 def _refuse_packed(metadata: pyarrow.parquet.FileMetaData) -> None:
@@ -243,6 +268,6 @@ def _refuse_packed(metadata: pyarrow.parquet.FileMetaData) -> None:
             column = metadata.row_group(group).column(place)
             if column.total_uncompressed_size > max(BOMB_FREE, BOMB_RATIO * column.total_compressed_size):
                 raise FileRefused(
-                    f"column {column.path_in_schema!r} unpacks to {column.total_uncompressed_size} bytes: "
-                    "refused as a bomb"
+                    _("column %(name)r unpacks to %(size)s bytes: refused as a bomb")
+                    % {"name": column.path_in_schema, "size": column.total_uncompressed_size}
                 )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext as _
 
 from feedback_app.annotation.errors import VerdictInvalid
 from feedback_app.annotation.splits import (
@@ -88,7 +89,7 @@ def parse_row(line: int, value: Any, *, protocol: Protocol) -> Row:
     """
     row = as_object(value)
     if "prompt" not in row:
-        raise RowRefused("prompt: is required")
+        raise RowRefused(_("prompt: is required"))
     try:
         messages = parse_conversation(row["prompt"])
     except ConversationError as error:
@@ -128,27 +129,35 @@ def _parse_responses(row: Mapping[str, Any], protocol: Protocol) -> tuple[tuple[
     given = row.get("responses")
     if given is None:
         if row.get("judgments"):
-            raise RowRefused("responses: are needed where there are judgments")
+            raise RowRefused(_("responses: are needed where there are judgments"))
         return ()
     if not isinstance(given, list):
-        raise RowRefused(f"responses: a list is needed, not {json_type(given)}")
+        raise RowRefused(_("responses: a list is needed, not %(given)s") % {"given": json_type(given)})
     if not protocol.min_responses <= len(given) <= protocol.max_responses:
         raise RowRefused(
-            f"responses: the project's protocol takes {protocol.min_responses} to {protocol.max_responses}, "
-            f"not {len(given)}"
+            _("responses: the project's protocol takes %(least)s to %(most)s, not %(number)s")
+            % {"least": protocol.min_responses, "most": protocol.max_responses, "number": len(given)}
         )
     return tuple(_parse_response(index, response) for index, response in enumerate(given))
 
 
 def _parse_response(index: int, response: Any) -> tuple[str, str]:
     if not isinstance(response, dict):
-        raise RowRefused(f'responses[{index}]: an object {{"text", "model"}} is needed, not {json_type(response)}')
+        raise RowRefused(
+            _('responses[%(index)s]: an object {"text", "model"} is needed, not %(given)s')
+            % {"index": index, "given": json_type(response)}
+        )
     text = response.get("text")
     if not isinstance(text, str):
-        raise RowRefused(f"responses[{index}].text: a text is needed, not {json_type(text)}")
+        raise RowRefused(
+            _("responses[%(index)s].text: a text is needed, not %(given)s") % {"index": index, "given": json_type(text)}
+        )
     _check_storable(f"responses[{index}].text", text)
     if len(text) > LONGEST_TEXT:
-        raise RowRefused(f"responses[{index}].text: longer than {LONGEST_TEXT} characters")
+        raise RowRefused(
+            _("responses[%(index)s].text: longer than %(longest)s characters")
+            % {"index": index, "longest": LONGEST_TEXT}
+        )
     return text, _short_text(response, "model", LONGEST_ID, f"responses[{index}].")
 
 
@@ -157,25 +166,33 @@ def _parse_judgments(row: Mapping[str, Any], count: int, protocol: Protocol) -> 
     if given is None:
         return ()
     if not isinstance(given, list):
-        raise RowRefused(f"judgments: a list is needed, not {json_type(given)}")
+        raise RowRefused(_("judgments: a list is needed, not %(given)s") % {"given": json_type(given)})
     judgments: dict[str, RowJudgment] = {}
     for index, item in enumerate(given):
         judgment = _parse_judgment(f"judgments[{index}]", item, count, protocol)
         first = judgments.setdefault(judgment.annotator, judgment)
         if first.body_sha256 != judgment.body_sha256:
-            raise RowRefused(f"judgments[{index}].annotator: {judgment.annotator!r} has judged this row already")
+            raise RowRefused(
+                _("judgments[%(index)s].annotator: %(annotator)r has judged this row already")
+                % {"index": index, "annotator": judgment.annotator}
+            )
     return tuple(judgments.values())
 
 
 def _parse_judgment(where: str, item: Any, count: int, protocol: Protocol) -> RowJudgment:
     if not isinstance(item, dict):
-        raise RowRefused(f"{where}: an object is needed, not {json_type(item)}")
+        raise RowRefused(
+            _("%(where)s: an object is needed, not %(given)s") % {"where": where, "given": json_type(item)}
+        )
     annotator = _short_text(item, "annotator", LONGEST_NAME, f"{where}.").strip()
     if not annotator:
-        raise RowRefused(f"{where}.annotator: is required")
+        raise RowRefused(_("%(where)s.annotator: is required") % {"where": where})
     simulated = item.get("simulated", False)
     if not isinstance(simulated, bool):
-        raise RowRefused(f"{where}.simulated: true or false is needed, not {json_type(simulated)}")
+        raise RowRefused(
+            _("%(where)s.simulated: true or false is needed, not %(given)s")
+            % {"where": where, "given": json_type(simulated)}
+        )
     body = {name: _unpacked(name, part) for name, part in item.items() if name not in BESIDE_VERDICT}
     verdict = _parse_verdict(where, body, count, protocol)
     return RowJudgment(
@@ -203,7 +220,7 @@ def _parse_verdict(where: str, body: dict[str, Any], count: int, protocol: Proto
         reasons = "; ".join(f"{where}.{name}: {' '.join(reasons)}" for name, reasons in error.errors.items())
         raise RowRefused(reasons) from error
     if not (verdict.ranks or verdict.ratings or verdict.all_bad):
-        raise RowRefused(f"{where}.ranking: is required where there are no ratings")
+        raise RowRefused(_("%(where)s.ranking: is required where there are no ratings") % {"where": where})
     return verdict
 
 
@@ -222,7 +239,10 @@ def _is_index(value: Any) -> bool:
 
 
 def _not_an_index(where: str, value: Any) -> str:
-    raise RowRefused(f"{where}.ranking: an index into responses is needed, not {json_type(value)}")
+    raise RowRefused(
+        _("%(where)s.ranking: an index into responses is needed, not %(given)s")
+        % {"where": where, "given": json_type(value)}
+    )
 
 
 def _parse_time(where: str, value: Any) -> datetime | None:
@@ -233,7 +253,7 @@ def _parse_time(where: str, value: Any) -> datetime | None:
     except (TypeError, ValueError):
         moment = None
     if moment is None:
-        raise RowRefused(f"{where}.created_at: an ISO 8601 time is needed")
+        raise RowRefused(_("%(where)s.created_at: an ISO 8601 time is needed") % {"where": where})
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -244,17 +264,23 @@ def _short_text(row: Mapping[str, Any], name: str, longest: int, where: str = ""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # ids are numbers in many a file
     if not isinstance(value, str):
-        raise RowRefused(f"{where}{name}: a text is needed, not {json_type(value)}")
+        raise RowRefused(
+            _("%(where)s%(name)s: a text is needed, not %(given)s")
+            % {"where": where, "name": name, "given": json_type(value)}
+        )
     if len(value) > longest:
-        raise RowRefused(f"{where}{name}: longer than {longest} characters")
+        raise RowRefused(
+            _("%(where)s%(name)s: longer than %(longest)s characters")
+            % {"where": where, "name": name, "longest": longest}
+        )
     _check_storable(f"{where}{name}", value)
     return value
 
 
 def _check_storable(where: str, text: str) -> None:
     if "\x00" in text:
-        raise RowRefused(f"{where}: holds a NUL character")
+        raise RowRefused(_("%(where)s: holds a NUL character") % {"where": where})
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise RowRefused(f"{where}: holds half a surrogate pair") from None
+        raise RowRefused(_("%(where)s: holds half a surrogate pair") % {"where": where}) from None

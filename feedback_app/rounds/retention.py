@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
@@ -21,6 +22,7 @@ from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import Project
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.workspace import round_dir
+from feedback_app.serving.artifacts import is_mirrored
 from feedback_app.serving.models import Deployment, PolicyVersion, Push, Soak
 
 logger = logging.getLogger(__name__)
@@ -96,10 +98,12 @@ def _weights(folders: Iterable[Path]) -> list[Path]:
 
 
 def _newest_rounds(project: Project) -> set[object]:
-    """Return the rounds whose weights stay whatever came of them: the last ones that ended, and those that have not."""
+    """Return the rounds whose weights stay whatever came of them: those that ended last, that run, or that lend."""
     ended = Round.objects.filter(project=project).exclude(state__in=Round.ACTIVE).order_by("-number")
     active = Round.objects.filter(project=project, state__in=Round.ACTIVE)
-    return {*ended.values_list("pk", flat=True)[: settings.KEEP_VERSIONS], *active.values_list("pk", flat=True)}
+    lent = {UUID(borrowed) for held in active if (borrowed := held.elsewhere.get("borrows"))}
+    newest = ended.values_list("pk", flat=True)[: settings.KEEP_VERSIONS]
+    return {*newest, *(held.pk for held in active), *lent}
 
 
 def needed_versions(*, project: Project) -> set[object]:
@@ -153,10 +157,12 @@ def _remove(removal: Removal, actor: User | None) -> bool:
 
 @transaction.atomic
 def _withhold(policy: PolicyVersion) -> bool:
-    """Keep a version from going live any more, unless it is needed by now."""
+    """Keep a version from going live any more, unless it is needed by now; what a store holds can still be fetched."""
     locked = PolicyVersion.objects.select_for_update(of=("self",)).select_related("project").get(pk=policy.pk)
     if locked.pk in needed_versions(project=locked.project):
         return False
+    if is_mirrored(locked.directory):
+        return True
     locked.withheld = CLEARED
     locked.save(update_fields=["withheld"])
     return True

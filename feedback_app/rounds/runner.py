@@ -14,8 +14,9 @@ from feedback_app.rounds.announcing import announce_round
 from feedback_app.rounds.leases import DATABASE_AWAY, LeaseLost, claim_round, fenced, kept, renew_lease
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.steps import STEPS
+from feedback_app.rounds.steps.inputs import bring_what_it_stands_on
 from feedback_app.rounds.supervisor import Cancelled, StepFailed, StepRun
-from feedback_app.rounds.workspace import find_complete, is_complete, step_dir
+from feedback_app.rounds.workspace import find_complete, is_complete, mirror_step, step_dir, was_made
 from training.records import DataError
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def _stands(step: RoundStep) -> bool:
         return True
     directory = settings.DATA_DIR / step.directory
     parts = ("model", "judge") if step.name == RoundStep.Name.REWARD else ("",)
-    return all(is_complete(directory / part) for part in parts if part != "judge" or (directory / part).exists())
+    return all(is_complete(directory / part) for part in parts if part != "judge" or was_made(directory / part))
 
 
 def _run_step(run: StepRun) -> dict[str, Any]:
@@ -97,6 +98,8 @@ def _run_step(run: StepRun) -> dict[str, Any]:
             state=RoundStep.State.RUNNING, attempt=step.attempt + 1, started_at=timezone.now(), finished_at=None
         )
     logger.info("round=%s fence=%s step=%s begins", held.pk, held.fence, step.name)
+    with kept(round_id=held.pk, fence=held.fence):  # another host may have made them
+        bring_what_it_stands_on(held)
     if step.name in TRAINED:
         metrics = STEPS[step.name](run)
     else:
@@ -104,6 +107,8 @@ def _run_step(run: StepRun) -> dict[str, Any]:
             metrics = STEPS[step.name](run)
     with kept(round_id=held.pk, fence=held.fence):
         directory = _directory_of(held, step)
+        if directory:
+            mirror_step(settings.DATA_DIR / directory)
     with fenced(round_id=held.pk, fence=held.fence):
         RoundStep.objects.filter(pk=step.pk).update(
             state=RoundStep.State.DONE, metrics=metrics, finished_at=timezone.now(), directory=directory

@@ -8,6 +8,7 @@ from pathlib import Path
 from django.conf import settings
 
 from feedback_app.rounds.models import Round
+from feedback_app.serving.artifacts import bring_here, is_mirrored, mirror
 from training.records import MANIFEST, DataError, Manifest, file_sha256, verify_manifest
 
 # All that a resume reads; whole by construction, for checkpoints are renamed into place and progress is cut back.
@@ -25,7 +26,18 @@ def step_dir(held: Round, name: str) -> Path:
 
 
 def is_complete(directory: Path) -> bool:
-    """Say whether a step stands there whole: its manifest is there and every file is as it says."""
+    """Say whether a step stands there whole: its manifest is there and every file is as it says.
+
+    What this machine lacks is brought from the artifact store, where one is configured and has it. Raises
+    ArtifactError where the store fails: a step is not done again because its result cannot be reached.
+    """
+    if _verifies(directory):
+        return True
+    bring_here(directory)
+    return _verifies(directory)
+
+
+def _verifies(directory: Path) -> bool:
     try:
         verify_manifest(directory)
     except DataError:
@@ -37,9 +49,21 @@ def find_complete(held: Round, name: str, *, since: int = 1) -> Path | None:
     """Return the newest directory of any fence from `since` on in which the step is whole."""
     for fence in range(held.fence, since - 1, -1):
         directory = round_dir(held) / f"f{fence}" / name
-        if directory.is_dir() and is_complete(directory):
+        if is_complete(directory):
             return directory
     return None
+
+
+def was_made(directory: Path) -> bool:
+    """Say whether a step's directory is here or in the store."""
+    return directory.exists() or is_mirrored(directory)
+
+
+def mirror_step(directory: Path) -> None:
+    """Copy what a step made into the artifact store: each directory in it that has a manifest."""
+    for manifest in sorted({directory / MANIFEST, *directory.glob(f"*/{MANIFEST}")}):
+        if manifest.is_file():
+            mirror(manifest.parent)
 
 
 def take_over(held: Round, name: str, *, since: int = 1) -> tuple[Path, bool]:

@@ -10,13 +10,15 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from django.utils import translation
 
 from feedback_app.annotation.models import Prompt
 from feedback_app.datasets import reading
 from feedback_app.datasets.formats.base import FileRefused, SourceRow
 from feedback_app.datasets.reading import RowReader
+from feedback_app.datasets.services import run_import, start_import
 from tests.factories import make_project
-from tests.web.judged import as_lines, run_rows
+from tests.web.judged import as_lines, refusals, run_rows
 
 
 def read(folder: Path, content: bytes, name: str = "rows.jsonl") -> list[SourceRow]:
@@ -172,3 +174,17 @@ def test_prompts_come_in_plain_or_as_chats_from_every_kind_of_file(tmp_path: Pat
     assert (job.rows_new, job.rows_refused, job.bytes_read) == (2, 0, job.bytes_total)
     stored = [prompt.messages for prompt in Prompt.objects.all()]
     assert sorted(stored, key=len) == [[{"role": "user", "content": "One?"}], chat]
+
+
+@pytest.mark.django_db
+def test_what_an_import_refuses_is_said_in_the_language_of_who_asked_for_it() -> None:
+    with translation.override("zh-hans"):
+        job = start_import(
+            project=make_project(), format="judged", file_name="r.jsonl", content=io.BytesIO(b"{}\n"), requested_by=None
+        )
+        wanted = translation.gettext("prompt: is required")
+    # A worker speaks English until it takes a job up, and again after it.
+    done = run_import(job_id=job.pk)
+    assert done is not None
+    assert (refusals(done), done.options["language"]) == ({1: wanted}, "zh-hans")
+    assert translation.get_language() == "en"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,8 @@ def test_a_tree_deeper_than_any_conversation_is_one_refused_row() -> None:
 READ = """
 import sys
 from pathlib import Path
+import django
+django.setup()  # what is refused is said in a language
 from feedback_app.datasets.formats.base import FileRefused
 from feedback_app.datasets.reading import RowReader
 
@@ -127,7 +130,13 @@ print(json.dumps([rows, problems, said, grown]))
 def read_apart(path: Path) -> tuple[int, int, str, int]:
     """Return rows, refused ones, the file's message and the growth of memory in MB, of a process that reads a file."""
     done = subprocess.run(
-        [sys.executable, "-c", READ, str(path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", READ, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "feedback_app.settings"},
     )
     rows, problems, said, grown = json.loads(done.stdout)
     return rows, problems, said, grown

@@ -1,6 +1,7 @@
 """What rounds leave on disk: checkpoints go first, weights when nothing may ask for them, manifests never."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.core.management import call_command
@@ -12,6 +13,7 @@ from feedback_app.projects.models import Member, Project
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.retention import CLEARED, clear_away, needed_versions, pin_policy, plan_removals
 from feedback_app.rounds.workspace import is_complete, round_dir, seal
+from feedback_app.serving.artifacts import bring_here, mirror
 from feedback_app.serving.models import PolicyVersion
 from feedback_app.serving.selectors import deployment_of
 from feedback_app.serving.services import PushRefused, push_policy
@@ -130,6 +132,22 @@ def test_a_version_that_is_pinned_or_goes_live_between_the_plan_and_its_turn_is_
     assert [removal.held for removal in clear_away()] == [old]  # its checkpoints; nothing of the round begun again
     assert weights(old)
     assert (round_dir(new) / "f1" / "ppo" / "checkpoints").exists()
+
+
+def test_what_a_store_holds_is_cleared_here_and_stays_free_to_go_live(
+    project: Project, settings: Settings, tmp_path: Path
+) -> None:
+    settings.KEEP_VERSIONS = 1
+    settings.ARTIFACT_STORE = f"file://{tmp_path}/store"
+    old, new = made(project), made(project)
+    version = version_of(old, 1)
+    version_of(new, 2)
+    mirror(Path(version.directory))
+    clear_away()
+    version.refresh_from_db()
+    assert (weights(old), version.withheld) == (False, "")
+    bring_here(version.directory)  # as the push that verifies it does
+    assert is_complete(Path(version.directory))
 
 
 def test_the_command_says_what_it_would_free(

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 
 class RowRefused(ValueError):
     """A row that cannot be taken; the message names the field."""
@@ -45,13 +47,13 @@ def convert_each(convert: Callable[[dict[str, Any]], dict[str, Any]]) -> Convert
 def as_object(value: Any) -> dict[str, Any]:
     """Return a row that is an object; raises RowRefused."""
     if not isinstance(value, dict):
-        raise RowRefused(f"an object is needed, not {json_type(value)}")
+        raise RowRefused(_("an object is needed, not %(given)s") % {"given": json_type(value)})
     return value
 
 
 def json_type(value: Any) -> str:
     """Return what JSON calls the type of a value."""
     if isinstance(value, bool):
-        return "true or false"
-    names = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number"}
+        return _("true or false")
+    names = {dict: _("an object"), list: _("a list"), str: _("a text"), int: _("a number"), float: _("a number")}
     return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow
+from django.utils.translation import gettext as _
 
 from feedback_app.datasets.exporting.pairs import PairRules
 from feedback_app.datasets.exporting.schema import ORIGINS
@@ -41,12 +42,15 @@ def convert_row(row: dict[str, Any]) -> dict[str, Any]:
     for side in ("chosen", "rejected"):
         text = row.get(side)
         if not isinstance(text, str):
-            raise RowRefused(f"{side}: a dialogue as text is needed")
+            raise RowRefused(_("%(side)s: a dialogue as text is needed") % {"side": side})
         dialogues[side] = read_dialogue(text)
         if len(dialogues[side]) < 2 or dialogues[side][-1]["role"] != "assistant":
-            raise RowRefused(f"{side}: turns marked Human: and Assistant:, the last of the assistant, are needed")
+            raise RowRefused(
+                _("%(side)s: turns marked Human: and Assistant:, the last of the assistant, are needed")
+                % {"side": side}
+            )
     if dialogues["chosen"][:-1] != dialogues["rejected"][:-1]:
-        raise RowRefused("rejected: differs from chosen in more than the last answer")
+        raise RowRefused(_("rejected: differs from chosen in more than the last answer"))
     answers = [dialogues[side][-1]["content"] for side in ("chosen", "rejected")]
     return chosen_row(row, dialogues["chosen"][:-1], *answers)
 

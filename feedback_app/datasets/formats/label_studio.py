@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from feedback_app.datasets.formats.base import RowRefused, as_object, convert_each
 
 PROMPTS = (
@@ -33,7 +35,7 @@ def convert_row(row: dict[str, Any]) -> dict[str, Any]:
     responses = _responses(data)
     annotations = row.get("annotations", row.get("completions")) or []
     if not isinstance(annotations, list) or not all(isinstance(annotation, dict) for annotation in annotations):
-        raise RowRefused("annotations: a list of objects is needed")
+        raise RowRefused(_("annotations: a list of objects is needed"))
     judgments: dict[str, dict[str, Any]] = {}
     for annotation in sorted(annotations, key=lambda annotation: str(annotation.get("created_at"))):
         if not annotation.get("was_cancelled"):
@@ -51,7 +53,10 @@ def convert_row(row: dict[str, Any]) -> dict[str, Any]:
 def _prompt(data: Mapping[str, Any], taken: list[str]) -> Any:
     name = next((name for name in PROMPTS if name not in taken and data.get(name) is not None), None)
     if name is None:
-        raise RowRefused(f"data: a prompt is needed, under one of the names {', '.join(PROMPTS)}, or mapped to one")
+        raise RowRefused(
+            _("data: a prompt is needed, under one of the names %(names)s, or mapped to one")
+            % {"names": ", ".join(PROMPTS)}
+        )
     prompt = data[name]
     if isinstance(prompt, list):
         return [_message(message) for message in prompt]
@@ -72,7 +77,7 @@ def _responses(data: Mapping[str, Any]) -> list[dict[str, Any]]:
             return [_item(index, item) for index, item in enumerate(items)]
     keys = sorted(key for key in data if _NUMBERED.fullmatch(key))
     if not keys:
-        raise RowRefused("data: responses are needed: a list, or answer1 and answer2, or what is mapped to one")
+        raise RowRefused(_("data: responses are needed: a list, or answer1 and answer2, or what is mapped to one"))
     return [{"key": key, "id": key, "text": data[key], "model": _model(data, key)} for key in keys]
 
 
@@ -115,7 +120,9 @@ def _judgment(annotation: Mapping[str, Any], responses: list[dict[str, Any]]) ->
         elif kind in ("textarea", "choices"):
             notes.append(_note(result, kind, value.get("text" if kind == "textarea" else "choices")))
         else:
-            raise RowRefused(f"annotations: a result of type {kind!r} is neither pairwise, ranker nor rating")
+            raise RowRefused(
+                _("annotations: a result of type %(kind)r is neither pairwise, ranker nor rating") % {"kind": kind}
+            )
     if notes:
         judgment["rationale"] = "\n".join(notes)
     return judgment
@@ -132,7 +139,9 @@ def _annotator(completed_by: Any) -> str:
 def _pairwise(value: Mapping[str, Any]) -> list[list[int]]:
     rankings = {"left": [[0], [1]], "right": [[1], [0]]}
     if (selected := value.get("selected")) not in rankings:
-        raise RowRefused(f"annotations: the selected side is left or right, not {selected!r}")
+        raise RowRefused(
+            _("annotations: the selected side is left or right, not %(selected)r") % {"selected": selected}
+        )
     return rankings[selected]
 
 
@@ -143,10 +152,12 @@ def _ranker(ranker: Any, ids: list[str]) -> list[list[int]]:
     if isinstance(ranker, dict):
         tiers = [ranker[name] for name in sorted((name for name in ranker if name != UNRANKED), key=_bucket_order)]
     if not all(isinstance(tier, list) for tier in tiers) or not tiers:
-        raise RowRefused("annotations: a ranker's value is a list of ids, or such a list for each bucket")
+        raise RowRefused(_("annotations: a ranker's value is a list of ids, or such a list for each bucket"))
     places = {name: index for index, name in enumerate(ids)}
     if unknown := [str(item) for tier in tiers for item in tier if str(item) not in places]:
-        raise RowRefused(f"annotations: the ranker names {unknown[0]!r}, which is no response of the task")
+        raise RowRefused(
+            _("annotations: the ranker names %(name)r, which is no response of the task") % {"name": unknown[0]}
+        )
     return [[places[str(item)] for item in tier] for tier in tiers if tier]
 
 
@@ -156,7 +167,9 @@ def _bucket_order(name: str) -> tuple[int, int]:
     words = re.split(r"[^a-z]+", name.lower())
     order = [place for place, known in enumerate(BUCKETS) for word in words if word.startswith(known)]
     if not order:
-        raise RowRefused(f"annotations: the bucket {name!r} says by its name neither a number nor how good it is")
+        raise RowRefused(
+            _("annotations: the bucket %(name)r says by its name neither a number nor how good it is") % {"name": name}
+        )
     return 1, order[0]
 
 
@@ -169,7 +182,10 @@ def _rated(result: Mapping[str, Any], responses: list[dict[str, Any]]) -> tuple[
     by_key = [index for index, response in enumerate(responses) if response["key"] and response["key"] in (of, control)]
     by_ending = [endings.index(name) for name in (_place_name(of), _place_name(control)) if name in endings]
     if not (found := by_key or by_ending):
-        raise RowRefused(f"annotations: of which response the rating {control!r} on {of!r} is, its names do not say")
+        raise RowRefused(
+            _("annotations: of which response the rating %(control)r on %(of)r is, its names do not say")
+            % {"control": control, "of": of}
+        )
     ending = _ENDING.search(control)
     attribute = control[: ending.start()] if ending and _place_name(control) in endings else control
     for response in responses:

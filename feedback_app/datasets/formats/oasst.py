@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow
+from django.utils.translation import gettext as _
 
 from feedback_app.datasets.exporting.pairs import PairRules
 from feedback_app.datasets.exporting.source import ExportTask
@@ -59,7 +60,7 @@ def convert(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
             root = as_object(as_object(row.value).get("prompt"))
             found = list(_ranked(root, []))
             if not found:
-                raise RowRefused("prompt: no message of this tree has two or more ranked replies")
+                raise RowRefused(_("prompt: no message of this tree has two or more ranked replies"))
             yield from (SourceRow(row.line, value) for value in found)
         except RowRefused as error:
             yield SourceRow(row.line, problem=str(error))
@@ -70,11 +71,11 @@ def _ranked(node: dict[str, Any], above: list[dict[str, str]]) -> Iterator[dict[
         return
     role, text = OUR_ROLES.get(str(node.get("role"))), node.get("text")
     if role is None or not isinstance(text, str):
-        raise RowRefused("prompt: each message needs a text, and the role prompter or assistant")
+        raise RowRefused(_("prompt: each message needs a text, and the role prompter or assistant"))
     chain = [*above, {"role": role, "content": text}]
     replies = node.get("replies") or []
     if not isinstance(replies, list) or not all(isinstance(reply, dict) for reply in replies):
-        raise RowRefused("replies: a list of messages is needed")
+        raise RowRefused(_("replies: a list of messages is needed"))
     ranked = [
         reply
         for reply in replies

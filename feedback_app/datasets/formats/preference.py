@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow
+from django.utils.translation import gettext as _
 
 from feedback_app.datasets.exporting.pairs import Pair, PairRules
 from feedback_app.datasets.exporting.schema import MESSAGES, ORIGINS
@@ -73,11 +74,11 @@ def convert_row(row: dict[str, Any]) -> dict[str, Any]:
         prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
         if not prompt:
             raise RowRefused(
-                "prompt: is needed, or chosen and rejected as whole conversations that share their beginning"
+                _("prompt: is needed, or chosen and rejected as whole conversations that share their beginning")
             )
     for side, answer in (("chosen", chosen), ("rejected", rejected)):
         if len(answer) != 1 or answer[0].get("role") != "assistant" or not isinstance(answer[0].get("content"), str):
-            raise RowRefused(f"{side}: one answer of the assistant is needed after the prompt")
+            raise RowRefused(_("%(side)s: one answer of the assistant is needed after the prompt") % {"side": side})
     return chosen_row(row, prompt, chosen[0]["content"], rejected[0]["content"])
 
 
@@ -102,7 +103,7 @@ def _messages(row: dict[str, Any], side: str) -> list[Any]:
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
     if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
-        raise RowRefused(f"{side}: a text or a list of messages is needed")
+        raise RowRefused(_("%(side)s: a text or a list of messages is needed") % {"side": side})
     return value
 
 

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow
+from django.utils.translation import gettext as _
 
 from feedback_app.datasets.exporting.pairs import PairRules
 from feedback_app.datasets.exporting.source import ExportTask
@@ -51,10 +52,12 @@ def convert(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
 
     HelpSteer2 has one judge, the mean of its annotators; a response that comes again is the next one's.
     """
-    for _, group in groupby(rows, key=_prompt_of):
+    for _prompt, group in groupby(rows, key=_prompt_of):
         members = list(group)
         if members[0].problem or not isinstance(members[0].value, dict):
-            yield from (row if row.problem else SourceRow(row.line, problem="an object is needed") for row in members)
+            yield from (
+                row if row.problem else SourceRow(row.line, problem=_("an object is needed")) for row in members
+            )
             continue
         try:
             if STRENGTH in members[0].value:
@@ -79,10 +82,12 @@ def _preferred_row(row: dict[str, Any]) -> dict[str, Any]:
     """
     texts = [row.get("response_1"), row.get("response_2")]
     if not isinstance(row.get("prompt"), str) or not all(isinstance(text, str) for text in texts):
-        raise RowRefused("prompt, response_1, response_2: texts are needed")
+        raise RowRefused(_("prompt, response_1, response_2: texts are needed"))
     strength = _score(STRENGTH, row[STRENGTH])
     if abs(strength) > STRONGEST:
-        raise RowRefused(f"{STRENGTH}: from -{STRONGEST} to {STRONGEST}")
+        raise RowRefused(
+            _("%(strength)s: from -%(strongest)s to %(strongest)s") % {"strength": STRENGTH, "strongest": STRONGEST}
+        )
     reasons = [row.get("preference_statement"), row.get("preference_elaboration")]
     return {
         "prompt": read_prompt(row["prompt"]),
@@ -101,24 +106,26 @@ def _preferred_row(row: dict[str, Any]) -> dict[str, Any]:
 def _judged_row(members: list[dict[str, Any]]) -> dict[str, Any]:
     prompt = members[0].get("prompt")
     if not isinstance(prompt, str):
-        raise RowRefused("prompt: a text is needed")
+        raise RowRefused(_("prompt: a text is needed"))
     responses: dict[str, Any] = {}
     judges: list[dict[str, dict[str, Any]]] = []
     for member in members:
         text = member.get("response")
         if not isinstance(text, str):
-            raise RowRefused("response: a text is needed")
+            raise RowRefused(_("response: a text is needed"))
         place = str(list(responses).index(text)) if text in responses else str(len(responses))
         responses.setdefault(text, member.get("policy"))
         scores = {name: _score(name, member[name]) for name in ATTRIBUTES if member.get(name) is not None}
         if not scores:
-            raise RowRefused(f"helpfulness: a response needs at least one of {', '.join(ATTRIBUTES)}")
+            raise RowRefused(
+                _("helpfulness: a response needs at least one of %(names)s") % {"names": ", ".join(ATTRIBUTES)}
+            )
         judge = next((judge for judge in judges if place not in judge), None)
         if judge is None:
             judges.append(judge := {})
         judge[place] = scores
     if len(responses) < 2:
-        raise RowRefused("response: a prompt needs two or more, in rows that stand together")
+        raise RowRefused(_("response: a prompt needs two or more, in rows that stand together"))
     names = ["helpsteer2", *(f"helpsteer2-{number}" for number in range(2, len(judges) + 1))]
     return {
         "prompt": read_prompt(prompt),
@@ -132,7 +139,7 @@ def _score(name: str, value: Any) -> int:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise RowRefused(f"{name}: a number is needed") from None
+        raise RowRefused(_("%(name)s: a number is needed") % {"name": name}) from None
     if number != int(number):
-        raise RowRefused(f"{name}: a whole number is needed")
+        raise RowRefused(_("%(name)s: a whole number is needed") % {"name": name})
     return int(number)

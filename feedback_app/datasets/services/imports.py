@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import F, Q
-from django.utils import timezone
+from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
@@ -78,6 +78,8 @@ def start_import(
     )  # fmt: skip
     if dry_run:
         job.options["once"] = True
+    if (language := translation.get_language()) and language != settings.LANGUAGE_CODE:
+        job.options["language"] = language  # of whoever will read the report
     job.path = f"imports/{job.pk}"
     path = file_of(job)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +132,8 @@ def run_import(*, job_id: UUID) -> ImportJob | None:
     if job is None:
         return None
     try:
-        _import_all(job)
+        with translation.override(job.options.get("language", settings.LANGUAGE_CODE)):
+            _import_all(job)
     except LeaseLost:
         return None
     except FileRefused as error:
@@ -202,7 +205,8 @@ def _parsed_batches(job: ImportJob) -> Iterator[_Batch]:
 
 def _ahead(batches: Iterator[_Batch]) -> Generator[_Batch]:
     """Yield batches, and read the next while PostgreSQL stores the last: each takes about as long as the other."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="import") as reading:
+    language = translation.get_language() or settings.LANGUAGE_CODE  # each thread has its own
+    with ThreadPoolExecutor(1, "import", initializer=translation.activate, initargs=(language,)) as reading:
         following = reading.submit(next, batches, None)
         while (batch := following.result()) is not None:
             following = reading.submit(next, batches, None)

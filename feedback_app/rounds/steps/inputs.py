@@ -8,6 +8,7 @@ from django.conf import settings
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import Recipe, parse_recipe
 from feedback_app.rounds.supervisor import StepFailed
+from feedback_app.serving.artifacts import bring_here
 from feedback_app.serving.models import PolicyVersion
 
 LENT = (RoundStep.Name.EXPORT, RoundStep.Name.REWARD)
@@ -60,6 +61,19 @@ def base_of(held: Round) -> PolicyVersion:
 def parent_of(held: Round) -> PolicyVersion:
     """Return the version that was live when the round was started."""
     return held.parent or base_of(held)
+
+
+def bring_what_it_stands_on(held: Round) -> None:
+    """Have the policies and the results that a round did not make on this machine, where a store has them."""
+    for policy in filter(None, (parent_of(held), base_of(held), held.policy)):
+        bring_here(policy.directory)
+    if not (borrowed := held.elsewhere.get("borrows")):
+        return
+    lent = RoundStep.objects.defer("progress").filter(round_id=borrowed, name__in=LENT)
+    for step in lent.exclude(directory=""):
+        directory = Path(settings.DATA_DIR) / step.directory
+        for part in (directory, directory / "model", directory / "judge"):
+            bring_here(part)
 
 
 def start_of(held: Round) -> str:

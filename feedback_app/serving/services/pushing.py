@@ -20,6 +20,7 @@ from django.utils.translation import gettext as _
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import Project
+from feedback_app.serving.artifacts import bring_here
 from feedback_app.serving.backends import Backend, BackendError, backend_of
 from feedback_app.serving.backends.base import read_canary
 from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
@@ -193,6 +194,7 @@ def _verify(policy: PolicyVersion) -> str:
         if not Path(policy.directory).is_dir():
             raise DataError(f"{policy.directory}: is no directory")
         return "a base model: nothing was promised of its files"
+    bring_here(policy.directory)
     manifest_file = Path(policy.directory) / MANIFEST
     if not manifest_file.is_file() or file_sha256(manifest_file) != policy.manifest_sha256:
         raise DataError(f"{manifest_file}: is not the one that the version was registered with")
