@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 BENCHMARKS = {
     "judging": "next task and submit, 16 annotators, over HTTP",
     "datasets": "judged rows in and out",
+    "queue_depth": "the next task with 1,000 and 1,000,000 tasks, and after 100,000 judged",
     "inference": "tokens a second of the inference server, beside its peers",
 }
 
