@@ -12,6 +12,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
+sys.path.pop(0)  # or benchmarks/datasets.py would be imported for Hugging Face's library
+
 import torch
 from datasets import load_dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
