@@ -30,7 +30,6 @@ rollout_batch = 64
 minibatch = 32
 response_length = 24
 lr = 2e-3
-critic_lr = 1e-2
 critic = "head"
 kl_coef = 0.01
 [evaluate]
