@@ -195,7 +195,7 @@ def test_the_compiled_catalogue_is_the_written_one(path: Path) -> None:
 
 # What Chinese readers know by these letters: names, formats, signs.
 NAMES = {
-    "%(n).0f MiB",
+    "%(name)s: <code>%(why)s</code>", "%(n).0f MiB",
     "%(n).1f GiB",
     "API", "Markdown", "Manifest", "PPO", "Top p", "UTC", "token", "nats a response", "nats a token", "vLLM", "tokens",
 }  # fmt: skip
