@@ -190,7 +190,7 @@ def test_an_annotator_is_given_a_blind_task_in_the_shape_of_any_other() -> None:
         text = json.dumps(given)
         # Neither a policy's name, nor the round, nor the kind of task.
         assert not [word for word in (held.project.slug, str(held.pk), "gate", "policy", "parent") if word in text]
-    # Whose answer stands first is by lot, in what is shown and in the order of a verdict; 20 alike come once in 500,000 runs.
+    # Whose answer stands first is by lot, in what is shown and in the order of a verdict (20 alike: 1 in 500,000).
     firsts = {task.task_responses.get(position=0).response.policy.number for task in blind_tasks(held)}  # type: ignore[union-attr]
     assert firsts == {0, 1}
 
