@@ -150,7 +150,7 @@ def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
         if not buffer:
             buffer = _more_text(text)
             if not buffer:
-                raise FileRefused(_("line %(line)s: the file ends inside its array") % {"line": line})
+                raise FileRefused(_line_says(line, _("the file ends inside its array")))
             continue
         item, buffer, taken = _next_item(decoder, buffer, text, line)
         try:
@@ -167,13 +167,13 @@ def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, l
         try:
             item, end = decoder.raw_decode(buffer)
         except RecursionError:
-            raise FileRefused(_("line %(line)s: nested too deeply") % {"line": line}) from None
+            raise FileRefused(_line_says(line, _("nested too deeply"))) from None
         except ValueError as error:
-            reason = f"not JSON: {error}"
+            reason = _("not JSON: %(error)s") % {"error": error}
         else:
             if end < len(buffer):  # a number at the very end of what was read may have more digits
                 return item, buffer[end:], buffer[:end]
-            reason = "the file ends inside its array"
+            reason = _("the file ends inside its array")
         if len(buffer) > LONGEST_ROW:
             raise FileRefused(
                 _("line %(line)s: an item is longer than %(size)s MB, or %(reason)s")
@@ -181,8 +181,12 @@ def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, l
             )
         more = _more_text(text, max(CHUNK, len(buffer)))
         if not more:
-            raise FileRefused(_("line %(line)s: %(reason)s") % {"line": line, "reason": reason})
+            raise FileRefused(_line_says(line, reason))
         buffer += more
+
+
+def _line_says(line: int, reason: str) -> str:
+    return _("line %(line)s: %(reason)s") % {"line": line, "reason": reason}
 
 
 def _more_text(text: io.TextIOWrapper, count: int = CHUNK) -> str:
@@ -221,7 +225,7 @@ def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
             else:
                 yield SourceRow(line, dict(zip(header, map(read_cell, cells), strict=True)))
     except csv.Error as error:
-        raise FileRefused(_("line %(line)s: %(error)s") % {"line": reader.line_num, "error": error}) from error
+        raise FileRefused(_line_says(reader.line_num, str(error))) from error
 
 
 def _csv_lines(stream: io.BufferedReader, number: int) -> Iterator[str]:

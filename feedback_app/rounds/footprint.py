@@ -16,7 +16,7 @@ from feedback_app.rounds.recipes import STAGES, Recipe
 from training.config import EvaluateConfig, OptimiserConfig, PPOConfig, RewardConfig, SFTConfig, make_config
 
 WIDTHS = {"auto": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-# Python, torch and transformers before they hold a model: 0.38 GiB with a CPU's build of torch, and what they ask for.
+# Python, torch and transformers before they hold a model: 0.38 GiB measured with a CPU's build of torch, and some room.
 RUNTIME_BYTES = 2**29
 # What an allocator holds beside what it was asked for: trainers of 19 million weights on a CPU took 5 % (a reward
 # model) and 14 % (PPO) more than their activations are.

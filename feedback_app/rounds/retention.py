@@ -155,17 +155,17 @@ def _remove(removal: Removal, actor: User | None) -> bool:
     return True
 
 
-@transaction.atomic
 def _withhold(policy: PolicyVersion) -> bool:
     """Keep a version from going live any more, unless it is needed by now; what a store holds can still be fetched."""
-    locked = PolicyVersion.objects.select_for_update(of=("self",)).select_related("project").get(pk=policy.pk)
-    if locked.pk in needed_versions(project=locked.project):
-        return False
-    if is_mirrored(locked.directory):
+    mirrored = is_mirrored(policy.directory)  # asked over the network, so before the row is locked
+    with transaction.atomic():
+        locked = PolicyVersion.objects.select_for_update(of=("self",)).select_related("project").get(pk=policy.pk)
+        if locked.pk in needed_versions(project=locked.project):
+            return False
+        if not mirrored:
+            locked.withheld = CLEARED
+            locked.save(update_fields=["withheld"])
         return True
-    locked.withheld = CLEARED
-    locked.save(update_fields=["withheld"])
-    return True
 
 
 def pin_policy(*, policy: PolicyVersion, pinned: bool, actor: User | None) -> None:

@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError
 
 from feedback_app.projects.models import Member, Project
 from feedback_app.rounds.policy_tree import tree_of, versions_with_origin
+from feedback_app.rounds.workspace import seal
 from feedback_app.serving import tasks
 from feedback_app.serving.models import Deployment, PolicyVersion, Push
 from feedback_app.serving.services import ensure_base_policy
@@ -164,8 +165,9 @@ def test_a_version_is_taken_away_whole_with_its_card(
     assert manager.get("/p/loop/policies/2/download/").status_code == 404  # its weights are nowhere
     (tmp_path / "model").mkdir()
     (tmp_path / "checkpoints").mkdir()
-    for name in ("model/model.safetensors", "model/config.json", "manifest.json", "checkpoints/000010.pt"):
+    for name in ("model/model.safetensors", "model/config.json", "checkpoints/000010.pt"):
         (tmp_path / name).write_bytes(name.encode())
+    seal(tmp_path, "ppo")
     PolicyVersion.objects.filter(pk=line[2].pk).update(directory=str(tmp_path))
     archive = zipfile.ZipFile(io.BytesIO(b"".join(manager.get("/p/loop/policies/2/download/"))))
     names = ["README.md", "config.json", "model.safetensors", "training/manifest.json"]
@@ -173,6 +175,9 @@ def test_a_version_is_taken_away_whole_with_its_card(
     assert archive.read("model.safetensors") == b"model/model.safetensors"
     reviewer = browser_of(project, Member.Role.REVIEWER)
     assert reviewer.get("/p/loop/policies/2/download/").status_code == 403
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"damaged/model.safetenso")  # as long as it was
+    refused = manager.get("/p/loop/policies/2/download/", follow=True).content.decode()
+    assert "model.safetensors: differs from the manifest" in refused
 
 
 # Push and rollback

@@ -1,7 +1,9 @@
 """What rounds leave on disk: checkpoints go first, weights when nothing may ask for them, manifests never."""
 
+import io
 from datetime import timedelta
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from django.core.management import call_command
@@ -148,6 +150,33 @@ def test_what_a_store_holds_is_cleared_here_and_stays_free_to_go_live(
     assert (weights(old), version.withheld) == (False, "")
     bring_here(version.directory)  # as the push that verifies it does
     assert is_complete(Path(version.directory))
+
+
+def test_what_was_cleared_here_is_downloaded_whole_from_the_store_or_refused_in_words(
+    project: Project, settings: Settings, tmp_path: Path
+) -> None:
+    settings.KEEP_VERSIONS = 1
+    settings.ARTIFACT_STORE = f"file://{tmp_path}/store"
+    old, new = made(project), made(project)
+    version = version_of(old, 1)
+    version_of(new, 2)
+    mirror(Path(version.directory))
+    sound = (Path(version.directory) / "model" / "model.safetensors").read_bytes()
+    browser = browser_of(project, Member.Role.MANAGER)
+    address = f"/p/{project.slug}/policies/1/download/"
+    clear_away()
+    assert not weights(old)
+    archive = ZipFile(io.BytesIO(b"".join(browser.get(address))))
+    assert archive.read("model.safetensors") == sound
+    clear_away()
+    for blob in (tmp_path / "store" / "sha256").rglob("*"):
+        if blob.is_file():
+            blob.write_bytes(b"z" * blob.stat().st_size)
+    refused = browser.get(address, follow=True).content.decode()
+    assert "differs from its name" in refused
+    (tmp_path / "store").rename(tmp_path / "away")  # weights that are nowhere make no archive without them
+    refused = browser.get(address, follow=True).content.decode()
+    assert "model.safetensors" in refused
 
 
 def test_the_command_says_what_it_would_free(

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile
 
-from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.contrib import messages
+from django.http import Http404, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
@@ -25,9 +26,10 @@ from feedback_app.rounds.models import Round
 from feedback_app.rounds.policy_tree import tree_of, versions_with_origin
 from feedback_app.rounds.retention import CLEARED, pin_policy
 from feedback_app.rounds.selectors import active_round
+from feedback_app.serving.artifacts import bring_here
 from feedback_app.serving.models import PolicyVersion, Push
 from feedback_app.serving.selectors import deployment_of, family, pushes_of
-from training.records import MANIFEST
+from training.records import MANIFEST, DataError, verify_manifest
 
 PUSHES = 8
 HEARD_WITHIN = timedelta(seconds=10)
@@ -131,24 +133,34 @@ def card(request: ProjectRequest, number: int) -> HttpResponse:
 
 @require_safe
 @project_page(Member.Role.MANAGER)
-def download(request: ProjectRequest, number: int) -> StreamingHttpResponse:
+def download(request: ProjectRequest, number: int) -> HttpResponseBase:
     """The version's files as a ZIP archive, with its card: a folder that transformers loads."""
     found, made_by = _policy(request, number)
-    files = _files(found)
-    if not files:
+    if not _is_kept(found):
         raise Http404
+    try:
+        bring_here(found.directory)  # weights that were cleared away here lie in the store, where one is configured
+        verify_manifest(found.directory)
+    except DataError as error:
+        messages.error(request, str(error))
+        return redirect("rounds:policy", request.project.slug, number)
     answer = StreamingHttpResponse(
-        _archive(files, write_model_card(found, made_by)), content_type="application/zip"
+        _archive(_files(found), write_model_card(found, made_by)), content_type="application/zip"
     )  # fmt: skip
     answer["Content-Disposition"] = f'attachment; filename="{found.name}.zip"'
     return answer
 
 
+def _is_kept(policy: PolicyVersion) -> bool:
+    """Say whether a trainer made the version and its files were not cleared away for good."""
+    return (Path(policy.directory) / MANIFEST).is_file() and policy.withheld != CLEARED
+
+
 def _files(policy: PolicyVersion) -> dict[str, Path]:
     """Return what a trainer left of a version by name in an archive; checkpoints and samples stay here."""
-    directory = Path(policy.directory)
-    if not (directory / MANIFEST).is_file() or policy.withheld == CLEARED:
+    if not _is_kept(policy):
         return {}
+    directory = Path(policy.directory)
     model = {path.name: path for path in sorted((directory / "model").glob("*")) if path.is_file()}
     beside = {name: directory / name for name in ("config.toml", "metrics.json", "canary.json", MANIFEST)}
     return model | {f"training/{name}": path for name, path in beside.items() if path.is_file()} if model else {}
