@@ -222,12 +222,11 @@ function askLink(event) {
   event.preventDefault();
   byId("link-address").textContent = link.href;
   byId("link-open").href = link.href;
-  byId("link-dialog").showModal();
-  // Who pressed it with a pointer goes on judging: an Enter that submits must not find the link in focus.
+  // Who pressed it with a pointer goes on judging: an Enter that submits must not find the link in focus. A dialog gives
+  // focus back to what had it as it opened, at once; its close event comes later, and a quick Enter before that.
   const response = event.detail > 0 ? link.closest(".response, #prompt") : null;
-  if (response instanceof HTMLElement) {
-    byId("link-dialog").addEventListener("close", () => response.focus({ preventScroll: true }), { once: true });
-  }
+  if (response instanceof HTMLElement) response.focus({ preventScroll: true });
+  byId("link-dialog").showModal();
 }
 document.addEventListener("click", askLink);
 document.addEventListener("auxclick", askLink);
