@@ -179,14 +179,21 @@ class RewardConfig(OptimiserConfig):
     @property
     def attribute_weights(self) -> dict[str, float]:
         """Return the weight of each attribute that is named; what cannot be read is left out."""
-        weights = {}
-        for entry in self.attributes:
-            name, _, text = entry.partition("=")
-            try:
-                weights[name.strip()] = float(text)
-            except ValueError:
-                continue
-        return weights
+        return dict(_weighted(self.attributes))
+
+
+def _weighted(entries: Sequence[str]) -> list[tuple[str, float]]:
+    """Read each "name=weight"; a name may hold = itself, as addresses do. What cannot be read is left out."""
+    found = []
+    for entry in entries:
+        name, _, text = entry.rpartition("=")
+        try:
+            weight = float(text)
+        except ValueError:
+            continue
+        if name.strip() and math.isfinite(weight):
+            found.append((name.strip(), weight))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +202,8 @@ class PPOConfig(OptimiserConfig):
 
     policy: str = required()
     reward: str = required()  # a directory, an http(s) URL or module:function
+    reward_weight: float = 1.0  # of it, or of the ensemble's mean, in the sum with the following
+    rewards: tuple[str, ...] = ()  # further rewards, each "source=weight": the score is the weighted sum of all
     ensemble: tuple[str, ...] = ()  # further rewards: the score is the mean over all, less what they disagree by
     ensemble_penalty: float = 0.0  # standard deviations over the ensemble taken off each score
     prompts: str = required()
@@ -263,12 +272,18 @@ class PPOConfig(OptimiserConfig):
             self.check(getattr(self, key) >= 0, key, "0 or more")
         self.check(self.alarm_length_ratio == 0 or self.alarm_length_ratio > 1, "alarm_length_ratio", "0, or above 1")
         self.check(self.ensemble_penalty == 0 or bool(self.ensemble), "ensemble", "a list, for there is a penalty")
+        self.check(len(self.weighted_rewards) == len(self.rewards), "rewards", 'each "source=weight"')
         self.check(self.alarm_window >= 2, "alarm_window", "2 or more")
         for key in ("gamma", "lam"):
             self.check(0 <= getattr(self, key) <= 1, key, "from 0 to 1")
         self.check(0 < self.top_p <= 1, "top_p", "above 0, at most 1")
         self.check(0 <= self.critic_warmup < self.updates, "critic_warmup", "from 0 to below updates")
         self.check(self.ptx_coef == 0 or bool(self.ptx), "ptx", "a file, for ptx_coef is above 0")
+
+    @property
+    def weighted_rewards(self) -> list[tuple[str, float]]:
+        """Return (source, weight) of each further reward; what cannot be read is left out."""
+        return _weighted(self.rewards)
 
     @property
     def critic_kind(self) -> str:

@@ -54,11 +54,12 @@ from training.models import (
     schedule_scale,
 )
 from training.records import PromptRow, read_completions, read_prompts
+from training.reward_sources import WeightedRewards
 from training.rewards import EnsembleReward, judged_together, load_reward
 from training.rollout import Rollout, Sampling, draw_seeds, gather_rollout, sample_responses
 
 SCORING_BATCH = 16
-SIGNS = ("kl", "length", "watch")
+SIGNS = ("kl", "length", "watch", "ensemble")
 
 
 class PPO:
@@ -78,7 +79,7 @@ class PPO:
         other = load_causal(config.reference, dtype, "reference") if config.reference else None
         self.reference = Reference(self.policy, other)
         self.critic: Critic = make_critic(config, self.policy)
-        self.reward = EnsembleReward([load_reward(path, config.dtype) for path in (config.reward, *config.ensemble)])
+        self.reward = WeightedRewards(config)
         self.watched_reward = load_reward(config.watch_reward, config.dtype) if config.watch_reward else None
         self.alarm = Alarm(config)
         self.best: tuple[int, list[Tensor]] | None = None  # (updates done, the policy's weights then)
@@ -178,14 +179,16 @@ class PPO:
         scored, reference_BT, values_BT = self.score(share)
         rollout = gather_rollout(share, tokens, self.tokenizer.pad_token_id)
         texts = [self.tokenizer.decode(r, skip_special_tokens=True) for r in rollout.responses()]
-        scores_B, spread_B = judged_together(self.reward.judge, rows, texts)
+        scores_B, spread_B, *parts = judged_together(self.reward.judge, rows, texts)
         kl_BT = token_kl(scored, reference_BT, config)
         cautious_B = scores_B - config.ensemble_penalty * spread_B
         rewards_BT = shape_rewards(cautious_B, rollout, kl_BT, self.kl_coef, self.moments, config)
         experience = make_experience(rollout, scored, values_BT, rewards_BT, config)
         metrics = rollout_metrics(rollout, scored, scores_B, kl_BT)
+        metrics |= self.reward.part_metrics(parts)
         if config.ensemble:
             metrics["objective/ensemble_std"] = float(spread_B.mean())
+            metrics["objective/scores_lower"] = float((scores_B - spread_B).mean())
         if self.watched_reward is not None:
             watched_B, _ = judged_together(EnsembleReward([self.watched_reward]).judge, rows, texts)
             metrics["watch/scores"] = float(watched_B.mean())
@@ -343,7 +346,8 @@ def run(config: PPOConfig, output: OutputDirectory) -> None:
     if processes.is_first():
         save_model(ppo.policy, ppo.tokenizer, output.path)
         write_canary(output.path)
-    rewards = [path for path in (config.reward, *config.ensemble) if is_directory_reward(path)]
+    others = [source for source, _ in config.weighted_rewards]
+    rewards = [path for path in (config.reward, *config.ensemble, *others) if is_directory_reward(path)]
     parents = [config.policy, *rewards, *config.parents]
     output.finish(ended, data=[config.prompts, *filter(None, [config.ptx])], parents=parents)
 

@@ -123,11 +123,11 @@ class EnsembleReward:
 
 
 def judged_together(
-    judge: Callable[[Sequence[Messages], Sequence[str]], tuple[torch.Tensor, torch.Tensor]],
+    judge: Callable[[Sequence[Messages], Sequence[str]], tuple[torch.Tensor, ...]],
     prompts: Sequence[Messages],
     responses: Sequence[str],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a judge's (mean, standard deviation) of each response (B), of which each process scores its share.
+) -> tuple[torch.Tensor, ...]:
+    """Return all that a judge says of each response (B), of which each process scores its share.
 
     Raises:
         RewardError: in every process, where one of them had no reward.
@@ -142,7 +142,7 @@ def judged_together(
     for each in outcomes:
         if isinstance(each, RewardError):
             raise each
-    return torch.cat([mean_B for mean_B, _ in outcomes]), torch.cat([spread_B for _, spread_B in outcomes])
+    return tuple(torch.cat(parts) for parts in zip(*outcomes, strict=True))
 
 
 def score_tokens(model: object, tokens: Sequence[Sequence[int]], pad: int) -> torch.Tensor:

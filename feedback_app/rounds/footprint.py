@@ -216,7 +216,8 @@ def _ppo(config: PPOConfig, shape: ModelShape, data: Data, on_gpu: bool) -> Cost
     learning = learners * _activations(config, shape, rows, tokens, on_gpu)
     kept_pairs = shape.layers * 2 * shape.key_value_heads * shape.head_size * width
     sampling = config.rollout_batch * tokens * kept_pairs
-    others = 1 + 1 + len(config.ensemble) + bool(config.watch_reward)  # reference, reward, and what else judges
+    # The reference, the reward, and what else judges.
+    others = 1 + 1 + len(config.ensemble) + len(config.rewards) + bool(config.watch_reward)
     made = config.rollout_batch * tokens
     # A pass each of sampling, scoring, reference and judges, and three (forward and backward) an epoch and learner.
     operations = 2.0 * shape.parameters * made * (2 + others + (learners - 1) + 3 * learners * config.ppo_epochs)

@@ -50,7 +50,7 @@ FIRST = {
     "evaluate": ("max_prompts", "response_length"),
 }  # fmt: skip
 # Of the machine, or no use without what only an operator sets.
-NOT_HERE = {"parents", "threads", "ptx_coef", "ptx_batch", "attributes"}
+NOT_HERE = {"parents", "threads", "ptx_coef", "ptx_batch", "attributes", "reward_weight"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,8 @@ FILLED_IN = {
 }
 # Code, addresses and paths: from an operator's file alone, never from a page or the API.
 OPERATORS_ALONE = {
-    "ppo": {"reward", "ensemble", "watch_reward", "ptx"}, "evaluate": {"reward", "perplexity_text", "skills"},
+    "ppo": {"reward", "rewards", "ensemble", "watch_reward", "ptx"},
+    "evaluate": {"reward", "perplexity_text", "skills"},
 }  # fmt: skip
 
 

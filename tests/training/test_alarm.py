@@ -64,6 +64,19 @@ def test_it_keeps_quiet_while_gold_rises_or_stays_level() -> None:
     assert false_alarms <= 2  # 1 in 200 was measured over 400 seeds
 
 
+def test_it_rings_where_an_ensembles_lower_bound_turns_while_its_mean_rises_on() -> None:
+    # As above with the watched reward's curve as the lower bound of an ensemble that PPO learns from.
+    proxy = [i / 100 for i in range(100)]
+    for beta, rings in ((0.5, True), (0.2, False)):
+        alarm, ring = make_alarm(ensemble=("m:g",)), None
+        for update, lower in enumerate(gold_curve(100, 0.1, 1, beta)):
+            seen = alarm.see(rollout(objective_scores=proxy[update]) | {"objective/scores_lower": lower})
+            assert seen.keys() == {"ensemble"}
+            ring = update if ring is None and seen["ensemble"] else ring
+        assert (ring is not None) == rings
+        assert ring is None or 27 < ring < 60
+
+
 def test_it_keeps_quiet_where_both_rewards_fall_for_that_is_another_ill() -> None:
     gold = gold_curve(100, 0.1, 0)
     assert first_ring(gold, gold) is None
