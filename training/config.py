@@ -230,6 +230,7 @@ class PPOConfig(OptimiserConfig):
     lam: float = 0.95
     temperature: float = 1.0
     top_p: float = 1.0
+    repetition_penalty: float = 1.0  # 1: none. KL is measured without it, as without the nucleus
     reward_scaling: bool = True  # divide by the running standard deviation
     reward_centring: bool = True  # subtract the running mean as well
     reward_clip: float = 5.0  # after scaling; 0: none
@@ -255,7 +256,7 @@ class PPOConfig(OptimiserConfig):
             self.check(getattr(self, key) >= 1, key, "1 or more")
         for key in ("ptx_batch", "samples_every", "checkpoint_every"):
             self.check(getattr(self, key) >= 1, key, "1 or more")
-        for key in ("clip", "value_clip", "temperature"):
+        for key in ("clip", "value_clip", "temperature", "repetition_penalty"):
             self.check(getattr(self, key) > 0, key, "above 0")
         for key in (
             "critic_lr",

@@ -15,6 +15,7 @@ from training.accuracy import accuracy_metrics, longer_wins
 from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
 from training.config import ConfigError, EvaluateConfig, is_directory_reward
 from training.divergence import sequence_kl
+from training.length_bias import length_bias
 from training.likelihood import read_perplexity_text, text_perplexity
 from training.models import (
     Batch,
@@ -218,9 +219,10 @@ def pair_scores(reward: Reward, rows: Sequence[PreferenceRow]) -> tuple[Tensor, 
 
 
 def judge_accuracy(reward: Reward, rows: Sequence[PreferenceRow]) -> dict[str, float]:
-    """Return how often a reward prefers what annotators chose, with its interval over prompts."""
+    """Return how often a reward prefers what annotators chose, with its interval over prompts, and its length bias."""
     chosen_N, rejected_N = pair_scores(reward, rows)
-    return accuracy_metrics(chosen_N, rejected_N, [row.prompt_id for row in rows])
+    groups = [row.prompt_id for row in rows]
+    return accuracy_metrics(chosen_N, rejected_N, groups) | length_bias(rows, chosen_N, rejected_N)
 
 
 def run(config: EvaluateConfig, output: OutputDirectory) -> None:

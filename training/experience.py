@@ -11,6 +11,7 @@ from training.config import PPOConfig
 from training.head import state_entropies, state_logprobs
 from training.losses import clip_fraction, kl_estimate, policy_ratio
 from training.models import Batch
+from training.repetition import Repetition
 from training.rollout import Rollout
 
 STEP_METRICS = ("loss/policy_avg", "loss/value_avg", "policy/approxkl_avg", "policy/clipfrac_avg", "val/ratio")
@@ -20,7 +21,7 @@ STEP_METRICS = ("loss/policy_avg", "loss/value_avg", "policy/approxkl_avg", "pol
 class Scored:
     """What one forward pass of a policy says of a batch's response tokens."""
 
-    logprobs_BT: Tensor  # under the distribution that was sampled (temperature, nucleus)
+    logprobs_BT: Tensor  # under the distribution that was sampled (temperature, nucleus, repetition penalty)
     full_logprobs_BT: Tensor  # under the whole distribution, at the same temperature: what KL is measured on
     plain_logprobs_BT: Tensor  # at temperature 1: what perplexity is measured on
     entropy_BT: Tensor
@@ -32,8 +33,11 @@ def score_states(states_BTH: Tensor, weight_VH: Tensor, batch: Batch, config: PP
     tokens_BT, mask_BT = batch.response_tokens_BT, batch.mask_BT
     full_BT = state_logprobs(states_BTH, weight_VH, tokens_BT, mask_BT, config.temperature)
     inside_BT = full_BT
-    if nucleus_BTV is not None:
-        inside_BT = state_logprobs(states_BTH, weight_VH, tokens_BT, mask_BT, config.temperature, nucleus_BTV)
+    repetition = Repetition.of(batch, config.repetition_penalty)
+    if nucleus_BTV is not None or repetition is not None:
+        inside_BT = state_logprobs(
+            states_BTH, weight_VH, tokens_BT, mask_BT, config.temperature, nucleus_BTV, repetition
+        )
     plain_BT = full_BT if config.temperature == 1 else state_logprobs(states_BTH, weight_VH, tokens_BT, mask_BT)
     return Scored(inside_BT, full_BT, plain_BT, state_entropies(states_BTH, weight_VH, mask_BT, config.temperature))
 

@@ -32,8 +32,8 @@ from training.experience import (
     step_metrics,
     token_kl,
 )
-from training.head import state_logprobs
-from training.losses import clipped_policy_loss, clipped_value_loss, token_entropy
+from training.head import state_entropies, state_logprobs
+from training.losses import clipped_policy_loss, clipped_value_loss
 from training.models import (
     Batch,
     MasterWeights,
@@ -48,12 +48,12 @@ from training.models import (
     output_weight,
     render_prompt,
     resolve_dtype,
-    response_logits,
     response_states,
     save_model,
     schedule_scale,
 )
 from training.records import PromptRow, read_completions, read_prompts
+from training.repetition import Repetition
 from training.reward_sources import WeightedRewards
 from training.rewards import EnsembleReward, judged_together, load_reward
 from training.rollout import Rollout, Sampling, draw_seeds, gather_rollout, sample_responses
@@ -173,7 +173,9 @@ class PPO:
         config = self.config
         chosen = self.choose_prompts(update)
         rows, tokens = [row.prompt for row, _ in chosen], [tokens for _, tokens in chosen]
-        sampling = Sampling(config.response_length, config.temperature, config.top_p)
+        sampling = Sampling(
+            config.response_length, config.temperature, config.top_p, repetition_penalty=config.repetition_penalty
+        )
         seeds = processes.share(draw_seeds(self.generator(update, 1), len(chosen)))
         share = sample_responses(self.policy, self.tokenizer, processes.share(tokens), sampling, seeds)
         scored, reference_BT, values_BT = self.score(share)
@@ -260,6 +262,7 @@ class PPO:
                 part.mask_BT,
                 config.temperature,
                 part.nucleus_BTV,
+                Repetition.of(part.batch, config.repetition_penalty),
             )
         policy_loss = clipped_policy_loss(
             logprobs_BT, part.old_logprobs_BT, part.advantages_BT, part.mask_BT, config.clip
@@ -270,8 +273,8 @@ class PPO:
         if not warming:
             loss = loss + policy_loss
             if config.entropy_coef:
-                logits_BTV = response_logits(self.policy, states_BTH)
-                entropy_BT = token_entropy(logits_BTV, config.temperature)
+                weight_VH = output_weight(self.policy)
+                entropy_BT = state_entropies(states_BTH, weight_VH, part.mask_BT, config.temperature)
                 loss = loss - config.entropy_coef * masked_mean(entropy_BT, part.mask_BT)
         return loss, step_metrics(logprobs_BT.detach(), part, policy_loss, value_loss, config.clip)
 

@@ -16,6 +16,7 @@ from training.accuracy import accuracy_metrics, by_strength, longer_wins
 from training.checkpoint import OutputDirectory, Stopped, StopRequests, prepare_process, stop_requests
 from training.comparisons import Comparison, Judged, as_pairs, split_by_prompt, tokenize
 from training.config import RewardConfig
+from training.length_bias import length_bias
 from training.models import (
     MasterWeights,
     add_lora,
@@ -310,6 +311,7 @@ def report(training: RewardTraining) -> dict[str, Any]:
     chosen_N, rejected_N = training.held_scores()
     groups = [pair.prompt_id for pair in training.held]
     metrics: dict[str, Any] = accuracy_metrics(chosen_N, rejected_N, groups)
+    metrics |= length_bias(training.held_rows, chosen_N, rejected_N)
     longer = [longer_wins(row) for row in training.held_rows]
     metrics["reward/length_rule"] = sum(longer) / len(longer)
     metrics["reward/by_strength"] = by_strength(training.held, chosen_N, rejected_N)

@@ -11,7 +11,8 @@ from torch import Tensor
 from training import processes
 from training.devices import device_of
 from training.losses import token_logprobs
-from training.models import Batch, end_tokens, inner_model, make_batch, response_logits
+from training.models import Batch, end_tokens, inner_model, make_batch, output_weight, response_logits
+from training.repetition import penalise, seen_in
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     greedy: bool = False
+    repetition_penalty: float = 1.0  # of what stands in prompt and response already; 1: none
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,9 @@ class _State:
         self.logprobs: list[list[float]] = [[] for _ in prompts]
         self.nuclei: list[list[Tensor]] = [[] for _ in prompts]
         self.ended = torch.zeros(len(prompts), dtype=torch.bool, device=device_of())
+        self.seen_BV: Tensor | None = None  # which tokens each growing row has, where there is a penalty for them
+        if sampling.repetition_penalty != 1:
+            self.seen_BV = seen_in(prompts, len(output_weight(model))).to(device_of())
 
     def step(self) -> bool:
         """Draw one token for every growing row; return whether any row is left."""
@@ -132,7 +137,10 @@ class _State:
         )
         self.cache = output[self.cache_name]
         logits_BV = response_logits(self.model, output.last_hidden_state[:, -1])
-        logits_BV = (logits_BV if logits_BV.dtype == torch.float64 else logits_BV.float()) / self.sampling.temperature
+        logits_BV = logits_BV if logits_BV.dtype == torch.float64 else logits_BV.float()
+        if self.seen_BV is not None:
+            logits_BV = penalise(logits_BV, self.seen_BV, self.sampling.repetition_penalty)
+        logits_BV = logits_BV / self.sampling.temperature
         drawn_B, logprobs_B = self._draw(logits_BV)
         for row, token, logprob in zip(self.rows.tolist(), drawn_B.tolist(), logprobs_B.tolist(), strict=True):
             self.responses[row].append(token)
@@ -168,6 +176,8 @@ class _State:
             self.cache.batch_select_indices(going)
         self.rows, self.tokens = self.rows[going], drawn_B[going, None]
         self.positions, self.attention = positions[going], attention[going]
+        if self.seen_BV is not None:
+            self.seen_BV = self.seen_BV[going].scatter_(1, self.tokens, True)
         return True
 
     def rollout(self, prompts: Sequence[Sequence[int]]) -> Rollout:

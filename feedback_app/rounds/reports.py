@@ -204,6 +204,24 @@ def _accuracies(metrics: Mapping[str, Any]) -> list[Figure]:
             low=metrics["reward/length_rule"], high=metrics["reward/length_rule"],
             note=_("what a reward model has to beat"),
         ))  # fmt: skip
+    return found + _length_bias(metrics)
+
+
+def _length_bias(metrics: Mapping[str, Any]) -> list[Figure]:
+    """Return whether the reward model likes longer answers more than people do, and what it makes of short ones."""
+    found = []
+    if "reward_under_test/longer_preferred" in metrics:
+        note = _("people: %(share).0f %% of the pairs; rank correlation of score and length %(rank).2f") % {
+            "share": 100 * metrics["reward_under_test/longer_chosen"],
+            "rank": metrics.get("reward_under_test/length_spearman", 0.0),
+        }
+        label, share = _("Reward model prefers the longer answer"), metrics["reward_under_test/longer_preferred"]
+        found.append(Figure(label=label, value=share, low=share, high=share, half=True, note=note))
+    if "reward_under_test/accuracy_shorter_chosen" in metrics:
+        label = _("Reward model agrees where people chose the shorter")
+        share = metrics["reward_under_test/accuracy_shorter_chosen"]
+        note = _("on %(n)d held-out pairs") % {"n": int(metrics["reward_under_test/n_shorter_chosen"])}
+        found.append(Figure(label=label, value=share, low=share, high=share, half=True, note=note))
     return found
 
 

@@ -9,6 +9,8 @@ from training import head
 from training.divergence import sequence_kl
 from training.head import state_entropies, state_logprobs
 from training.losses import token_entropy, token_logprobs
+from training.models import Batch, make_batch
+from training.repetition import Repetition
 
 
 def make_states(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -21,6 +23,26 @@ def make_states(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return states, weight, tokens, mask
 
 
+PROMPTS = [[1, 2], [3], [4, 5, 6, 4]]
+
+
+def penalised_one_by_one(logits: Tensor, batch: Batch, penalty: float) -> Tensor:
+    """Transformers' rule, a cell at a time: of a token that stands before, a score is divided, a negative one times."""
+    rows = []
+    for row, prompt in enumerate(PROMPTS):
+        text = [*prompt, *batch.response_tokens_BT[row].tolist()]
+        cells = []
+        for place in range(logits.shape[1]):
+            before = set(text[: len(prompt) + place])
+            scores = logits[row, place]
+            cells.append(torch.stack([
+                (score * penalty if score < 0 else score / penalty) if token in before else score
+                for token, score in enumerate(scores)
+            ]))  # fmt: skip
+        rows.append(torch.stack(cells))
+    return torch.stack(rows)
+
+
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head, "CHUNK", 4)  # nine tokens in three pieces
@@ -28,7 +50,10 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("with_nucleus", [False, True])
-def test_logprobs_and_gradients_equal_those_of_whole_logits(temperature: float, with_nucleus: bool) -> None:
+@pytest.mark.parametrize("penalty", [1.0, 1.5])
+def test_logprobs_and_gradients_equal_those_of_whole_logits(
+    temperature: float, with_nucleus: bool, penalty: float
+) -> None:
     states, weight, tokens, mask = make_states(0)
     nucleus = None
     if with_nucleus:
@@ -37,10 +62,14 @@ def test_logprobs_and_gradients_equal_those_of_whole_logits(temperature: float, 
     ours = states.clone().requires_grad_(), weight.clone().requires_grad_()
     theirs = states.clone().requires_grad_(), weight.clone().requires_grad_()
     logits = theirs[0] @ theirs[1].T
+    batch = make_batch(PROMPTS, [tokens[row, : int(mask[row].sum())].tolist() for row in range(3)], pad=0)
+    if penalty != 1:
+        logits = penalised_one_by_one(logits, batch, penalty)
     if nucleus is not None:
         logits = logits.masked_fill(~nucleus, -torch.inf)
     expected = token_logprobs(logits, tokens, temperature).masked_fill(~mask, 0.0)
-    got = state_logprobs(ours[0], ours[1], tokens, mask, temperature, nucleus)
+    repetition = Repetition.of(batch, penalty)
+    got = state_logprobs(ours[0], ours[1], tokens, mask, temperature, nucleus, repetition)
     assert_close(got, expected, atol=1e-12, rtol=0)
     weights = torch.randn(3, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     (got * weights).sum().backward()  # type: ignore[no-untyped-call]
@@ -71,6 +100,9 @@ def test_entropies_equal_those_of_whole_logits() -> None:
     states, weight, _, mask = make_states(5)
     expected = token_entropy(states @ weight.T, 0.8).masked_fill(~mask, 0.0)
     assert_close(state_entropies(states, weight, mask, 0.8), expected, atol=1e-12, rtol=0)
+    states.requires_grad_()
+    weight.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s, w: state_entropies(s, w, mask, 0.8), (states, weight))
 
 
 def test_sequence_kl_is_the_sum_of_exact_kls_over_the_mask() -> None:

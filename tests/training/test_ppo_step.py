@@ -49,8 +49,9 @@ def weights(model: Any) -> list[Tensor]:
         {"lora_rank": 2},
         {"temperature": 0.6},
         {"top_p": 0.6, "temperature": 1.2},
+        {"top_p": 0.6, "temperature": 1.2, "repetition_penalty": 1.3},
     ],
-    ids=["plain", "separate", "lora", "temperature", "nucleus"],
+    ids=["plain", "separate", "lora", "temperature", "nucleus", "repetition"],
 )
 def test_the_first_minibatch_is_on_policy(make_ppo: Any, settings: dict[str, Any]) -> None:
     ppo = make_ppo(minibatch=6, ppo_epochs=1, **settings)

@@ -32,12 +32,18 @@ def sample(causal: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: 
     return sample_responses(causal, tokenizer, prompts, sampling, seeds)
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.3, 0.7)])
+HOW: list[dict[str, float]] = [
+    {}, {"temperature": 0.6}, {"temperature": 1.3, "top_p": 0.7}, {"repetition_penalty": 1.4},
+    {"temperature": 0.5, "top_p": 0.8, "repetition_penalty": 1.2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HOW)
 def test_logprobs_from_generation_are_those_of_the_same_tokens_scored_again(
-    causal: Any, tokenizer: Any, temperature: float, top_p: float
+    causal: Any, tokenizer: Any, how: dict[str, float]
 ) -> None:
-    rollout = sample(causal, tokenizer, PROMPTS, temperature=temperature, top_p=top_p)
-    config = PPOConfig(policy="p", reward="m:f", prompts="q", temperature=temperature, top_p=top_p)
+    rollout = sample(causal, tokenizer, PROMPTS, **how)
+    config = PPOConfig(policy="p", reward="m:f", prompts="q", **how)  # type: ignore[arg-type]
     states = response_states(causal, rollout.batch)
     scored = score_states(states, output_weight(causal), rollout.batch, config, rollout.nucleus_BTV)
     assert_close(scored.logprobs_BT.float(), rollout.logprobs_BT, atol=1e-5, rtol=0)
@@ -109,3 +115,15 @@ def test_nothing_outside_the_nucleus_is_drawn_and_the_nucleus_is_kept(causal: An
 
 def test_without_top_p_no_nucleus_is_held(causal: Any, tokenizer: Any) -> None:
     assert sample(causal, tokenizer, PROMPTS).nucleus_BTV is None
+
+
+def test_a_repetition_penalty_is_transformers_own(causal: Any, tokenizer: Any) -> None:
+    # Greedy answers under a penalty are those that transformers generates under it, prompt included in what counts.
+    ours = sample(causal, tokenizer, PROMPTS, greedy=True, repetition_penalty=9.0, max_new_tokens=12).responses()
+    plain = sample(causal, tokenizer, PROMPTS, greedy=True, max_new_tokens=12).responses()
+    assert ours != plain
+    for prompt, response in zip(PROMPTS, ours, strict=True):
+        whole = causal.generate(
+            torch.tensor([prompt]), max_new_tokens=12, do_sample=False, repetition_penalty=9.0, pad_token_id=1
+        )
+        assert whole[0, len(prompt) :].tolist() == response

@@ -19,6 +19,9 @@ EVALUATION: dict[str, Any] = {
     "kl/parent": 5.4, "response/length": 24.0, "response/length_parent": 38.0, "perplexity/policy": 19.4,
     "perplexity/base": 18.1, "reward_under_test/accuracy": 0.73, "reward_under_test/accuracy_low": 0.66,
     "reward_under_test/accuracy_high": 0.8, "reward/length_rule": 0.67, "n/pairs": 164.0, "independent_judge": True,
+    "reward_under_test/longer_preferred": 0.81, "reward_under_test/longer_chosen": 0.62,
+    "reward_under_test/length_spearman": 0.43, "reward_under_test/accuracy_shorter_chosen": 0.55,
+    "reward_under_test/n_shorter_chosen": 62.0,
 }  # fmt: skip
 GATE = {
     "passed": True,

@@ -180,6 +180,8 @@ def test_evaluation_and_gate_stand_in_words_with_intervals(manager: Client, proj
     round_at(project, "waiting_for_approval", "gate", gate=GATE)
     text = page(manager, "rounds/1/")
     assert "Reward model agrees with people" in text
+    assert "people: 62 % of the pairs; rank correlation of score and length 0.43" in text
+    assert "Reward model agrees where people chose the shorter" in text
     assert "66 % to 80 %" in text
     assert "67 %" in text  # the rule that the longer answer wins, beside it
     assert "5.4 nats a response; at most 60" in text
