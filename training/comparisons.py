@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from training.models import encode, render_dialogue
-from training.records import DataError, PreferenceRow, RankingRow
+from training.models import encode, render_dialogue, render_prompt
+from training.records import DataError, Messages, PreferenceRow, RankingRow
 from training.shared_prefix import packed_length
 
 Judged = PreferenceRow | RankingRow
@@ -23,6 +23,7 @@ class Comparison:
     weight: float
     prompt_id: str
     id: str = ""
+    answers: tuple[int, ...] = ()  # how many tokens at the end of each text are the answer's; none were asked for
 
     @property
     def length(self) -> int:
@@ -34,20 +35,60 @@ class Comparison:
         """Say whether one of two answers is the better."""
         return self.ranks == [0, 1]
 
+    def turned(self) -> "Comparison":
+        """Return a pair the other way round."""
+        return replace(self, texts=self.texts[::-1], answers=self.answers[::-1])
 
-def tokenize(tokenizer: Any, rows: Sequence[Judged], max_length: int) -> list[Comparison]:
+
+def tokenize(
+    tokenizer: Any, rows: Sequence[Judged], max_length: int, *, with_answers: bool = False
+) -> list[Comparison]:
     """Return rows as tokens; of a dialogue that is too long the beginning goes, so that the answers stay."""
-    return [_comparison(tokenizer, row, max_length) for row in rows]
+    return [_comparison(tokenizer, row, max_length, with_answers) for row in rows]
 
 
-def _comparison(tokenizer: Any, row: Judged, max_length: int) -> Comparison:
+def _comparison(tokenizer: Any, row: Judged, max_length: int, with_answers: bool) -> Comparison:
     if isinstance(row, PreferenceRow):
         answers, ranks, margin = [row.chosen, row.rejected], [0, 1], row.margin
     else:
         answers, ranks, margin = row.responses, row.ranks, None
     dialogues = [render_dialogue(tokenizer, [*row.prompt, *answer]) for answer in answers]
     texts = [encode(tokenizer, dialogue)[-max_length:] for dialogue in dialogues]
-    return Comparison(texts, ranks, margin, row.weight, row.prompt_id, row.id)
+    counts: tuple[int, ...] = ()
+    if with_answers:
+        prompts = [[*row.prompt, *answer][:-1] for answer in answers]
+        counts = tuple(_answer_length(tokenizer, *each) for each in zip(prompts, dialogues, texts, strict=True))
+    return Comparison(texts, ranks, margin, row.weight, row.prompt_id, row.id, counts)
+
+
+def _answer_length(tokenizer: Any, prompt: Messages, dialogue: str, text: list[int]) -> int:
+    """Return how many tokens the last turn has, its end included; of a cut text all but the first at most."""
+    before = render_prompt(tokenizer, prompt)
+    if not dialogue.startswith(before):
+        raise DataError("chat template: it writes an answered prompt differently from an open one; lm_coef must be 0")
+    return min(len(encode(tokenizer, dialogue[len(before) :])), len(text) - 1)
+
+
+def pieces(comparisons: Sequence[Comparison], most: int, most_tokens: int) -> list[list[Comparison]]:
+    """Return a batch cut for one pass each: so many comparisons at most, and so many cells of tokens and padding.
+
+    With a bound on cells those of like length are together. One comparison is a piece whatever its size; 0 is no bound.
+    """
+    ordered = sorted(comparisons, key=longest) if most_tokens else list(comparisons)
+    cut: list[list[Comparison]] = []
+    for each in ordered:
+        piece = [*cut[-1], each] if cut else []
+        cells = sum(len(one.texts) for one in piece) * max(map(longest, piece), default=0)
+        if piece and (not most or len(piece) <= most) and (not most_tokens or cells <= most_tokens):
+            cut[-1] = piece
+        else:
+            cut.append([each])
+    return cut
+
+
+def longest(comparison: Comparison) -> int:
+    """Return the tokens of the longest of a comparison's texts."""
+    return max(map(len, comparison.texts))
 
 
 def as_pairs(rows: Sequence[Judged]) -> list[PreferenceRow]:

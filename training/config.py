@@ -140,6 +140,7 @@ class RewardConfig(OptimiserConfig):
     epochs: int = 2
     batch: int = 8  # pairs
     micro_batch: int = 0  # pairs a pass, whose gradients add up to the batch's; 0: the batch at once
+    micro_tokens: int = 0  # tokens and padding a pass at most, rows of like length together; 0: no bound
     max_length: int = 512
     lr: float = 5e-5
     schedule: Literal["constant", "linear", "cosine", "exponential", "inverse_sqrt"] = "linear"
@@ -148,6 +149,8 @@ class RewardConfig(OptimiserConfig):
     use_weight: bool = True
     label_smoothing: float = 0.0
     centre_coef: float = 0.01
+    centre_scores: bool = False  # afterwards: by the mean over validation answers, which stands in model/config.json
+    lm_coef: float = 0.0  # of the language-modelling loss on the chosen answers
     attributes: tuple[str, ...] = ()  # of a file of ratings, each "name=weight"; none: every attribute counts alike
     ensemble: int = 0  # members, trained first and kept as model-0, ...: their spread is each pair's strength
     flip_share: float = 0.0  # of the pairs, the weakest: turned round where the members contradict them
@@ -161,10 +164,10 @@ class RewardConfig(OptimiserConfig):
         for key in ("epochs", "batch", "evaluations", "patience", "checkpoint_every"):
             self.check(getattr(self, key) >= 1, key, "1 or more")
         self.check(self.max_length >= 2, "max_length", "2 or more")
-        self.check(self.micro_batch >= 0, "micro_batch", "0 or more")
+        for key in ("micro_batch", "micro_tokens", "centre_coef", "lm_coef"):
+            self.check(getattr(self, key) >= 0, key, "0 or more")
         self.check(0 < self.validation_share < 1, "validation_share", "between 0 and 1")
         self.check(0 <= self.label_smoothing < 0.5, "label_smoothing", "from 0 to below 0.5")
-        self.check(self.centre_coef >= 0, "centre_coef", "0 or more")
         self.check(self.ensemble == 0 or self.ensemble >= 2, "ensemble", "0, or 2 or more")
         self.check(0 <= self.flip_share < 1, "flip_share", "from 0 to below 1")
         self.check(self.ensemble > 0 or not self.amends, "ensemble", "2 or more, for strengths are asked for")

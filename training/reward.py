@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from training import processes
 from training.accuracy import accuracy_metrics, by_strength, longer_wins
 from training.checkpoint import OutputDirectory, Stopped, StopRequests, prepare_process, stop_requests
-from training.comparisons import Comparison, Judged, as_pairs, split_by_prompt, tokenize
+from training.chosen_language import ChosenLanguage
+from training.comparisons import Comparison, Judged, as_pairs, pieces, split_by_prompt, tokenize
 from training.config import RewardConfig
 from training.length_bias import length_bias
 from training.models import (
     MasterWeights,
     add_lora,
     checkpoint_activations,
+    inner_model,
     load_scorer,
     load_tokenizer,
     model_directory,
@@ -31,6 +33,7 @@ from training.models import (
 from training.ranking import listwise_loss, pairwise_loss
 from training.ratings import is_ratings, read_ratings
 from training.records import DataError, read_judged
+from training.rewards import MEAN_KEY, scores_mean
 from training.shared_prefix import score_groups
 from training.strength import MARGIN_SCALE, Strengths, amend, measure
 from training.strength import lines as strength_lines
@@ -48,17 +51,23 @@ class RewardTraining:
         if not _was_scorer(config.model):
             # From zero: the first scores are equal, and what the head learns owes nothing to a random start.
             nn.init.zeros_(self.model.score.weight)
+        if scores_mean(self.model):  # of a reward model that is trained on; it will be another
+            setattr(self.model.config, MEAN_KEY, 0.0)
         if config.gradient_checkpointing:
             checkpoint_activations(self.model)
         if config.lora_rank:
             self.model = add_lora(self.model, config)
+        self.language = None
+        if config.lm_coef:
+            pad, was_scorer = self.tokenizer.pad_token_id, _was_scorer(config.model)
+            self.language = ChosenLanguage(config, self.model, pad, was_scorer=was_scorer)
         self.optimiser = MasterWeights([(list(self.model.parameters()), config.lr)], config)
         rows = _read(config.train, config)
         if config.validation:
             train, held = rows, _read(config.validation, config)
         else:
             train, held = split_by_prompt(rows, config.validation_share)
-        self.train = tokenize(self.tokenizer, train, config.max_length)
+        self.train = tokenize(self.tokenizer, train, config.max_length, with_answers=config.lm_coef > 0)
         if strengths is not None:
             self.train = amend(self.train, strengths, config)
         self.held_rows = as_pairs(held)
@@ -137,26 +146,33 @@ class RewardTraining:
     def step(self, step: int) -> dict[str, float]:
         """Take one optimiser step, the batch in pieces where the config says so; return what was watched."""
         whole = self.batch_at(step)
-        comparisons = processes.share(whole)
-        size = self.config.micro_batch or max(1, len(comparisons))
-        loss, differences = 0.0, [torch.zeros(0)]
-        for start in range(0, len(comparisons), size):
-            piece = comparisons[start : start + size]
+        loss, language, differences = 0.0, 0.0, [torch.zeros(0)]
+        for piece in pieces(processes.share(whole), self.config.micro_batch, self.config.micro_tokens):
             scores = self.scores(piece)
             part = self.loss(piece, scores, whole)
             part.backward()  # type: ignore[no-untyped-call]
             self.optimiser.collect()
             loss += float(part.detach())
             differences.append(_differences(piece, scores))
+            language += self._learn_language(piece, whole)
         norm = self.optimiser.step(schedule_scale(self.config, step, self.steps))
         differences_N = torch.cat(differences)
-        sums = [loss, float((differences_N > 0).sum()), float(differences_N.sum()), len(differences_N)]
-        loss, right, gap, pairs = processes.total(sums)
+        sums = [loss, float((differences_N > 0).sum()), float(differences_N.sum()), len(differences_N), language]
+        loss, right, gap, pairs, language = processes.total(sums)
         pairs = max(pairs, 1.0)  # of ties alone there are none
         return {
             "loss/reward": loss, "reward/train_accuracy": right / pairs, "reward/margin": gap / pairs,
             "grad_norm": norm,
-        }  # fmt: skip
+        } | ({} if self.language is None else {"loss/language": language})  # fmt: skip
+
+    def _learn_language(self, piece: Sequence[Comparison], whole: Sequence[Comparison]) -> float:
+        """Add the gradient of the language-modelling loss where it is asked for; return the loss, unweighted."""
+        loss = None if self.language is None else self.language.loss(piece, whole)
+        if loss is None:
+            return 0.0
+        (self.config.lm_coef * loss).backward()  # type: ignore[no-untyped-call]
+        self.optimiser.collect()
+        return float(loss.detach())
 
     @torch.no_grad()
     def pair_scores(self, pairs: Sequence[Comparison]) -> tuple[Tensor, Tensor]:
@@ -195,8 +211,15 @@ class RewardTraining:
         return {"loss/validation": loss, "reward/accuracy": float((chosen_N > rejected_N).double().mean())}
 
     def restore_best(self) -> None:
-        """Put the best weights back."""
+        """Put the best weights back, and note their scores' mean where they are to be centred."""
         self.optimiser.put_back(self.best)
+        self.centre()
+
+    def centre(self) -> None:
+        """Note the mean score of the validation answers beside the model, where the config asks for it."""
+        if self.config.centre_scores:
+            mean = float(torch.cat(self.held_scores()).double().mean())
+            setattr(inner_model(self.model).config, MEAN_KEY, mean)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -292,7 +315,8 @@ def run(config: RewardConfig, output: OutputDirectory) -> None:
         strengths = measure(done.differences) if config.ensemble else None
         if config.ensemble and not config.amends:
             best = output.path / f"model-{done.losses.index(min(done.losses))}"
-            training = RewardTraining(replace(config, model=str(best), lora_rank=0))
+            training = RewardTraining(replace(config, model=str(best), lora_rank=0, lm_coef=0.0))
+            training.centre()
         else:
             training = RewardTraining(config, strengths)
             _train(training, output, stop, done, None if found is None else found[1]["training"])

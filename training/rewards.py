@@ -27,6 +27,7 @@ from training.records import Messages, RewardError
 # (conversations, responses as text) -> one score each
 Reward = Callable[[Sequence[Messages], Sequence[str]], list[float]]
 HTTP_TIMEOUT_S = 120.0
+MEAN_KEY = "scores_mean"  # in a reward model's config.json
 
 
 def load_reward(source: str, dtype: Dtype, batch: int = 16) -> Reward:
@@ -87,6 +88,7 @@ class ModelReward:
     def __init__(self, path: str, dtype: Dtype, batch: int) -> None:
         self.model = load_scorer(path, resolve_dtype(dtype), "reward").requires_grad_(False)
         self.tokenizer = load_tokenizer(path, "reward")
+        self.mean = scores_mean(self.model)
         self.batch = batch
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
@@ -107,7 +109,7 @@ class ModelReward:
     @torch.no_grad()
     def _score(self, tokens: list[list[int]]) -> list[float]:
         values = score_tokens(self.model, tokens, self.tokenizer.pad_token_id)
-        return [float(value) for value in values.tolist()]
+        return [float(value) - self.mean for value in values.tolist()]
 
 
 class EnsembleReward:
@@ -143,6 +145,11 @@ def judged_together(
         if isinstance(each, RewardError):
             raise each
     return tuple(torch.cat(parts) for parts in zip(*outcomes, strict=True))
+
+
+def scores_mean(model: Any) -> float:
+    """Return what is taken off a reward model's scores to centre them: its head has no bias to hold it."""
+    return float(getattr(inner_model(model).config, MEAN_KEY, 0.0))
 
 
 def score_tokens(model: object, tokens: Sequence[Sequence[int]], pad: int) -> torch.Tensor:

@@ -45,7 +45,7 @@ def amend(comparisons: Sequence[Comparison], strengths: Strengths, config: Rewar
     for place, each in enumerate(comparisons):
         mean = float(strengths.mean_N[place])
         if place in flipped:
-            each, mean = replace(each, texts=each.texts[::-1]), -mean
+            each, mean = each.turned(), -mean
         if config.adaptive_margin and each.is_pair:
             each = replace(each, margin=mean / MARGIN_SCALE)
         amended.append(each)

@@ -195,13 +195,16 @@ def _sft(config: SFTConfig, shape: ModelShape, data: Data, on_gpu: bool) -> Cost
 def _reward(config: RewardConfig, shape: ModelShape, data: Data, pairs: int, part: str, on_gpu: bool) -> Cost:
     tokens = min(config.max_length, data.prompt_tokens + data.answer_tokens)
     rows = 2 * min(config.micro_batch or config.batch, config.batch, max(1, pairs))
+    if config.micro_tokens:
+        rows = min(rows, max(2, config.micro_tokens // max(1, tokens)))
+    passes = 3 if config.lm_coef else 2  # over chosen and rejected, and over the chosen once more
     learned = ceil(pairs * (1 - config.validation_share))
     steps = ceil(learned / config.batch) * config.epochs * models_of(config)
     best = trained_share(config, shape) * max(4, WIDTHS[config.dtype])  # of the best weights a copy is kept
     held = RUNTIME_BYTES + _learner(config, shape) + best
     return Cost(
         stage="reward", part=part, steps=steps,
-        operations=6.0 * shape.parameters * 2 * config.batch * tokens,
+        operations=6.0 * shape.parameters * passes * config.batch * tokens,
         memory=held + _activations(config, shape, rows, tokens, on_gpu), least=held,
         disk=_disk(config, shape, _kept(config, shape) + best, steps) + config.ensemble * 2 * shape.parameters,
     )  # fmt: skip

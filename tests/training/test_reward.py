@@ -60,16 +60,17 @@ def test_a_ranking_counts_as_the_choices_it_holds_and_a_pair_as_one(make_trainin
     assert_close(training.loss(training.train, [pair, listed]), expected)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2, 3])
-def test_pieces_of_a_batch_give_the_step_of_the_whole(make_training: Any, micro_batch: int) -> None:
+@pytest.mark.parametrize("cut", [{"micro_batch": 1}, {"micro_batch": 3}, {"micro_tokens": 150},
+                                 {"micro_batch": 2, "micro_tokens": 1}])  # fmt: skip
+def test_pieces_of_a_batch_give_the_step_of_the_whole(make_training: Any, cut: dict[str, int]) -> None:
     ranking = {"prompt": "hi", "responses": ["a", "bb", "ccc", "dd"], "ranks": [1, 0, 1, 2]}
     tie = {"prompt": "hi", "responses": ["a", "b"], "ranks": [0, 0]}
     rows = [PAIR | {"weight": 2.5}, ranking, tie, PAIR | {"chosen": "b", "margin": 1.0}, PAIR | {"rejected": "e"}]
-    settings = {"use_margin": True, "lr": 1e-3, "centre_coef": 0.1}
-    whole, pieces = make_training(rows, **settings), make_training(rows, micro_batch=micro_batch, **settings)
+    settings = {"use_margin": True, "lr": 1e-3, "centre_coef": 0.1, "lm_coef": 0.5}
+    whole, cut_up = make_training(rows, **settings), make_training(rows, **cut, **settings)
     for step in range(2):
-        assert pieces.step(step) == pytest.approx(whole.step(step), rel=1e-9)
-    for ours, theirs in zip(pieces.model.parameters(), whole.model.parameters(), strict=True):
+        assert cut_up.step(step) == pytest.approx(whole.step(step), rel=1e-9)
+    for ours, theirs in zip(cut_up.model.parameters(), whole.model.parameters(), strict=True):
         assert_close(ours, theirs, atol=1e-8, rtol=0)
 
 
