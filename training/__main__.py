@@ -110,8 +110,11 @@ def _run_stage(config: StageConfig, parsed: argparse.Namespace) -> int:
     try:
         importlib.import_module(f"training.{parsed.stage}").run(config, directory)
     except Stopped:
+        directory.bar.close()
         _say(f"{parsed.output}: stopped; --resume goes on")
         return 130
+    finally:
+        directory.bar.close()
     return 0
 
 

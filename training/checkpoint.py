@@ -21,6 +21,7 @@ from training import processes
 from training.config import StageConfig, to_toml
 from training.devices import use_device
 from training.launcher import launched_here
+from training.progress_bar import ProgressBar
 from training.records import MANIFEST, Manifest, file_sha256
 from training.tensorboard import FOLDER as TENSORBOARD
 from training.tensorboard import EventFiles
@@ -45,6 +46,7 @@ class OutputDirectory:
         self.checkpoints = path / "checkpoints"
         self.progress = path / "progress.jsonl"
         self.events = EventFiles(path) if config.tensorboard else None
+        self.bar = ProgressBar()
         processes.first_does(self._begin)
 
     def _begin(self) -> None:
@@ -75,6 +77,7 @@ class OutputDirectory:
             file.write(json.dumps(whole, allow_nan=False) + "\n")
         if self.events is not None:
             self.events.write(whole)
+        self.bar.show(whole)
 
     def save_checkpoint(self, update: int, state: Mapping[str, Any]) -> None:
         """Keep what a resume needs after `update` updates, random states and the length of progress.jsonl with it."""

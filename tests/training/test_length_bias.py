@@ -5,11 +5,13 @@ import torch
 from scipy import stats
 
 from training.length_bias import length_bias
-from training.records import PreferenceRow
+from training.records import Messages, PreferenceRow
 
 
 def row(chosen: int, rejected: int) -> PreferenceRow:
-    return PreferenceRow([], *([{"role": "assistant", "content": "a" * n}] for n in (chosen, rejected)))
+    ours: Messages = [{"role": "assistant", "content": "a" * chosen}]
+    theirs: Messages = [{"role": "assistant", "content": "a" * rejected}]
+    return PreferenceRow([], ours, theirs)
 
 
 ROWS = [row(4, 2), row(5, 1), row(2, 6), row(3, 3), row(1, 2)]

@@ -32,7 +32,7 @@ def sample(causal: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: 
     return sample_responses(causal, tokenizer, prompts, sampling, seeds)
 
 
-HOW: list[dict[str, float]] = [
+HOW: list[dict[str, Any]] = [
     {}, {"temperature": 0.6}, {"temperature": 1.3, "top_p": 0.7}, {"repetition_penalty": 1.4},
     {"temperature": 0.5, "top_p": 0.8, "repetition_penalty": 1.2},
 ]  # fmt: skip
@@ -40,10 +40,10 @@ HOW: list[dict[str, float]] = [
 
 @pytest.mark.parametrize("how", HOW)
 def test_logprobs_from_generation_are_those_of_the_same_tokens_scored_again(
-    causal: Any, tokenizer: Any, how: dict[str, float]
+    causal: Any, tokenizer: Any, how: dict[str, Any]
 ) -> None:
     rollout = sample(causal, tokenizer, PROMPTS, **how)
-    config = PPOConfig(policy="p", reward="m:f", prompts="q", **how)  # type: ignore[arg-type]
+    config = PPOConfig(policy="p", reward="m:f", prompts="q", **how)
     states = response_states(causal, rollout.batch)
     scored = score_states(states, output_weight(causal), rollout.batch, config, rollout.nucleus_BTV)
     assert_close(scored.logprobs_BT.float(), rollout.logprobs_BT, atol=1e-5, rtol=0)
