@@ -2,10 +2,12 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from feedback_app.annotation import api, sample_api, trust_api
+from feedback_app.annotation import api, managing_api, sample_api, trust_api
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("projects/<slug:slug>/tasks/next/", api.NextTaskView.as_view(), name="tasks_next"),
+    path("projects/<slug:slug>/tasks/change/", managing_api.ChangeTasksApi.as_view(), name="tasks_change"),
+    path("projects/<slug:slug>/judgments/void/", managing_api.VoidApi.as_view(), name="judgments_void"),
     path("projects/<slug:slug>/quality/", api.QualityView.as_view(), name="quality"),
     path("tasks/<uuid:task_id>/draft/", api.DraftView.as_view(), name="tasks_draft"),
     path("tasks/<uuid:task_id>/renew/", api.RenewView.as_view(), name="tasks_renew"),

@@ -4,12 +4,14 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.db.models import Value
 from django.utils.translation import gettext_lazy as _
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.browsing import TaskFilter
 from feedback_app.annotation.models import Prompt, Task
 from feedback_app.annotation.splits import ConversationError, parse_conversation
+from feedback_app.projects.models import GuidelinesVersion, Project, ProtocolVersion
 
 EVERY = ("", _("all"))
 BULK = (
@@ -104,7 +106,7 @@ class PromptsForm(forms.Form):
 
 
 class VoidForm(forms.Form):
-    """Why judgments are voided, and which: a person's, of a time."""
+    """Why judgments are voided, and which: a person's, of a time, under a version of guidelines or protocol."""
 
     annotator = forms.ModelChoiceField(label=_("Judgments of"), queryset=User.objects.none(), required=False)
     since = forms.DateTimeField(
@@ -113,9 +115,36 @@ class VoidForm(forms.Form):
     until = forms.DateTimeField(
         label=_("Until"), required=False, widget=forms.DateTimeInput({"type": "datetime-local"}), help_text=_("UTC")
     )
+    guidelines = forms.ChoiceField(label=_("Under guidelines"), required=False)
+    protocol = forms.ChoiceField(label=_("Under protocol"), required=False)
     reason = forms.CharField(label=_("Reason"), max_length=300, help_text=_("kept with each judgment"))
 
-    def __init__(self, *args: Any, people: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["annotator"].queryset = people  # type: ignore[attr-defined]
-        self.fields["annotator"].empty_label = _("everybody")  # type: ignore[attr-defined]
+        self.project = project
+        people: Any = self.fields["annotator"]
+        people.queryset = User.objects.filter(judgments__project=project).distinct().order_by("kind", "username")
+        people.empty_label = _("everybody")
+        numbers = _version_numbers(project)
+        for name in ("guidelines", "protocol"):
+            choices: Any = self.fields[name]
+            choices.choices = [("", _("every version")), *((n, n) for kind, n in numbers if kind == name)]
+
+    def clean_guidelines(self) -> GuidelinesVersion | None:
+        """Return the version of the chosen number."""
+        number = self.cleaned_data["guidelines"]
+        return GuidelinesVersion.objects.get(project=self.project, number=number) if number else None
+
+    def clean_protocol(self) -> ProtocolVersion | None:
+        """Return the version of the chosen number."""
+        number = self.cleaned_data["protocol"]
+        return ProtocolVersion.objects.get(project=self.project, number=number) if number else None
+
+
+def _version_numbers(project: Project) -> list[tuple[str, int]]:
+    """Return ("guidelines" or "protocol", number) of every version, the newest first, in one query."""
+    guidelines, protocols = (
+        versions.order_by().values_list(Value(kind), "number")
+        for kind, versions in (("guidelines", project.guidelines_versions), ("protocol", project.protocol_versions))
+    )
+    return list(guidelines.union(protocols).order_by("-number"))

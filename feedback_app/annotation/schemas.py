@@ -127,6 +127,22 @@ class QualityShape(_Shape):
     annotators = AnnotatorShape(many=True)
 
 
+class ChangeShape(_Shape):
+    tasks = serializers.ListField(child=serializers.UUIDField())
+    do = serializers.ChoiceField(choices=["priority", "overlap", "archive", "restore"])
+    number = serializers.IntegerField(required=False, allow_null=True, help_text="of a priority or an overlap")
+
+
+class VoidShape(_Shape):
+    reason = serializers.CharField(max_length=300)
+    judgments = serializers.ListField(child=serializers.UUIDField(), required=False)
+    annotator = serializers.CharField(required=False, help_text="user name")
+    since = serializers.DateTimeField(required=False)
+    until = serializers.DateTimeField(required=False)
+    guidelines = serializers.IntegerField(required=False, help_text="number of the version they were made under")
+    protocol = serializers.IntegerField(required=False, help_text="number of the version they were made under")
+
+
 class ErrorShape(_Shape):
     """{"field": ["reason"]}"""
 

@@ -34,6 +34,8 @@ LEAST = {
     ("get", "projects/<slug:slug>/reviews/"): REVIEWER,
     ("post", "judgments/<uuid:judgment_id>/review/"): REVIEWER,
     ("post", "tasks/<uuid:task_id>/gold/"): MANAGER,
+    ("post", "projects/<slug:slug>/tasks/change/"): MANAGER,
+    ("post", "projects/<slug:slug>/judgments/void/"): MANAGER,
     ("post", "projects/<slug:slug>/sample/"): MANAGER,
     ("get", "samples/<uuid:job_id>/"): REVIEWER,
     ("get", "projects/<slug:slug>/imports/"): MANAGER,

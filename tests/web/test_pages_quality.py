@@ -123,6 +123,9 @@ def test_a_persons_judgments_of_a_time_are_voided(manager: Client, project: Proj
     answer = manager.post(f"/p/{project.slug}/quality/void/", sent)
     assert answer.status_code == 302
     assert set(Judgment.objects.filter(voided_at=None)) == {new, other}
+    sent = {"guidelines": "1", "protocol": "1", "reason": "Both were wrong."}
+    assert manager.post(f"/p/{project.slug}/quality/void/", sent).status_code == 302
+    assert not Judgment.objects.filter(voided_at=None).exists()
 
 
 def test_voiding_needs_a_reason_and_says_which(manager: Client, project: Project) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from feedback_app.annotation.models import Adjudication, GoldAnswer
+from feedback_app.annotation.models import Adjudication, GoldAnswer, Judgment, Task
 from feedback_app.projects.models import Member, Project
-from tests.factories import canonical_ids, make_judgment, make_project, make_task, make_token, make_user
+from feedback_app.projects.services import publish_guidelines
+from tests.factories import canonical_ids, make_judgment, make_project, make_task, make_tasks, make_token, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -113,3 +114,44 @@ def test_trust_figures_come_whole() -> None:
     found = client_of(project, Member.Role.REVIEWER).get(f"/api/v1/projects/{project.slug}/trust/").json()
     assert set(found["reliability"]) == {"a", "b"}
     assert [score["policy"] for score in found["policies"]] == ["model-0", "model-1"]
+
+
+def test_judgments_are_voided_by_the_version_they_were_made_under_and_their_tasks_changed_in_bulk() -> None:
+    project = make_project(guidelines="One.")
+    first, second = make_tasks(project, 2)
+    ann = make_user(project, username="ann")
+    under_one = make_judgment(first, ann)
+    publish_guidelines(project=project, text="Two.")
+    under_two = make_judgment(second, ann)
+    client, base = client_of(project, Member.Role.MANAGER), f"/api/v1/projects/{project.slug}"
+    asked = {"annotator": "ann", "guidelines": 1, "since": "2026-01-01T00:00:00Z", "reason": "The rule was wrong."}
+    answer = post(client, f"{base}/judgments/void/", asked)
+    assert answer.json() == {"judgments": [str(under_one.pk)], "tasks_reopened": 1}
+    assert Judgment.objects.get(voided_at=None) == under_two
+
+    ids = [str(first.pk), str(second.pk), str(make_task(make_project()).pk)]  # the last one is another project's
+    answer = post(client, f"{base}/tasks/change/", {"tasks": ids, "do": "overlap", "number": 3})
+    assert answer.json() == {"changed": 2}
+    assert list(Task.objects.order_by("overlap").values_list("overlap", flat=True)) == [1, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("judgments/void/", {"reason": "x"}, "judgments"),
+        ("judgments/void/", {"judgments": ["x"], "reason": "x"}, "judgments"),
+        ("judgments/void/", {"annotator": "nobody", "reason": "x"}, "annotator"),
+        ("judgments/void/", {"guidelines": 9, "reason": "x"}, "guidelines"),
+        ("judgments/void/", {"since": "2026-13-45T00:00:00", "reason": "x"}, "since"),
+        ("judgments/void/", {"protocol": 1, "reason": ""}, "reason"),
+        ("tasks/change/", {"tasks": [], "do": "overlap", "number": 0}, "number"),
+        ("tasks/change/", {"tasks": "all", "do": "archive"}, "tasks"),
+        ("tasks/change/", {"tasks": [], "do": "delete"}, "do"),
+    ],
+)
+def test_what_cannot_be_voided_or_changed_names_the_field(path: str, body: dict[str, Any], field: str) -> None:
+    project = make_project()
+    make_judgment(make_task(project), make_user(project))
+    answer = post(client_of(project, Member.Role.MANAGER), f"/api/v1/projects/{project.slug}/{path}", body)
+    assert (answer.status_code, list(answer.json())) == (400, [field])
+    assert not Judgment.objects.exclude(voided_at=None).exists()

@@ -75,10 +75,21 @@ def test_gold_comes_by_its_share_once_each_and_looks_like_any_task() -> None:
     assert list(Check.objects.order_by("pk").values_list("kind", "score")) == [("gold", 1.0), ("gold", 0.0)]
 
 
-def test_gold_is_never_served_where_its_share_is_nothing() -> None:
+def test_gold_is_never_served_where_its_share_is_nothing_nor_where_nothing_else_waits() -> None:
     project = make_project()
     gold_of(project, 1)
-    assert next_task(project=project, annotator=make_user(project)) is None
+    annotator = make_user(project)
+    assert next_task(project=project, annotator=annotator) is None
+    update_settings(project=project, changed_by=None, gold_share=1.0)
+    assert next_task(project=project, annotator=annotator) is None  # alone, it would show what it is
+    normal = make_task(project)
+    gold = next_task(project=project, annotator=annotator)
+    assert gold is not None
+    assert gold.id != normal.pk
+    # A reload answers the task that is held, and no second one in its place.
+    again = next_task(project=project, annotator=annotator)
+    assert again is not None
+    assert again.id == gold.id
 
 
 def test_who_met_a_prompt_does_not_get_it_as_gold() -> None:
@@ -92,9 +103,10 @@ def test_who_met_a_prompt_does_not_get_it_as_gold() -> None:
     assert next_task(project=project, annotator=annotator) is None
 
 
-def test_an_untouched_task_made_gold_leaves_the_queue() -> None:
-    project = make_project()
+def test_a_task_made_gold_leaves_the_queue_so_that_nobody_meets_both() -> None:
+    project = make_project(overlap=2)
     task = make_task(project)
+    make_judgment(task, make_user(project))
     make_gold(
         task=task, verdict={"ranking": [[pk] for pk in canonical_ids(task)]}, kind=Task.Kind.GOLD, made_by=None
     )  # fmt: skip
@@ -106,6 +118,7 @@ def test_failing_gold_pauses_with_the_reason_after_so_many() -> None:
     project = make_project(gold_share=1.0, pause_gold_below=0.7, pause_after=3)
     annotator = make_user(project)
     gold_of(project, 4)
+    make_task(project)  # gold comes in place of another task
     for best in ("First.", "Second.", "Second."):  # 1 of 3 right: 33 %
         task = next_task(project=project, annotator=annotator)
         assert task is not None
@@ -121,6 +134,7 @@ def test_a_rule_says_nothing_before_there_are_so_many() -> None:
     project = make_project(gold_share=1.0, pause_gold_below=0.7, pause_after=3)
     annotator = make_user(project)
     gold_of(project, 2)
+    make_task(project)
     for _ in range(2):
         task = next_task(project=project, annotator=annotator)
         assert task is not None
@@ -134,6 +148,7 @@ def test_judging_too_quickly_pauses() -> None:
     for task in make_tasks(project, 3):
         make_judgment(task, annotator)  # at once: active seconds are close to nothing
     gold_of(project, 1)
+    make_task(project)
     gold = next_task(project=project, annotator=annotator)
     assert gold is not None
     judge(gold, annotator, "First.")
@@ -179,6 +194,7 @@ def test_a_repeat_shows_an_old_task_in_the_opposite_order_and_is_compared() -> N
     Judgment.objects.update(created_at=timezone.now() - timedelta(hours=1))
     Judgment.objects.filter(pk=judged[0].pk).update(created_at=timezone.now() - timedelta(hours=2))
     update_settings(project=project, changed_by=None, repeat_share=1.0)
+    make_task(project)  # a repeat comes in place of another task
     again = next_task(project=project, annotator=annotator)
     assert again is not None
     repeat = Task.objects.get(pk=again.id)
@@ -195,20 +211,26 @@ def test_what_was_judged_just_now_is_not_repeated() -> None:
     annotator = make_user(project)
     for task in make_tasks(project, 12):
         make_judgment(task, annotator)
-    assert next_task(project=project, annotator=annotator) is None
+    normal = make_task(project)
+    found = next_task(project=project, annotator=annotator)
+    assert found is not None
+    assert found.id == normal.pk
 
 
-def test_the_daily_limit_stops_new_tasks_and_not_held_ones() -> None:
-    project = make_project(daily_limit=1)
+def test_the_daily_limit_counts_what_is_held_and_takes_nothing_back() -> None:
+    project = make_project(daily_limit=2)
     annotator = make_user(project)
-    make_tasks(project, 3)
-    first, second = next_task(project=project, annotator=annotator), None
+    make_tasks(project, 4)
+    first = next_task(project=project, annotator=annotator)
     assert first is not None
     second = next_task(project=project, annotator=annotator, hold=[first.assignment_id])
+    assert second is not None
     judge(first, annotator, "First.")
+    # One judged and one held are two: what a page would fetch ahead is one too many.
+    assert next_task(project=project, annotator=annotator, hold=[second.assignment_id]) is None
+    update_settings(project=project, changed_by=None, daily_limit=1)
     held = next_task(project=project, annotator=annotator)
     assert held is not None
-    assert second is not None
     assert held.id == second.id
     judge(held, annotator, "First.")
     with pytest.raises(LimitReached):

@@ -156,7 +156,7 @@ def make_gold(
 ) -> Task:  # fmt: skip
     """Make a gold or qualification task of a task's prompt and responses, checked against a verdict on it.
 
-    The original leaves the queue where nobody has touched it: who meets one does not meet the other.
+    The original leaves the queue, so that nobody meets both; who holds it may still finish it.
 
     Raises:
         ValidationError: the kind holds no answers, or the verdict ranks and rates nothing.
@@ -177,9 +177,7 @@ def make_gold(
         task=made, ranks=read.ranks, ratings=read.ratings, tolerance=tolerance, explanation=explanation,
         created_by=made_by,
     )  # fmt: skip
-    Task.objects.filter(pk=task.pk, reserved=0, counted=0, state=Task.State.ACTIVE).update(
-        state=Task.State.ARCHIVED, open=False
-    )
+    Task.objects.filter(pk=task.pk, state=Task.State.ACTIVE).update(state=Task.State.ARCHIVED, open=False)
     record_audit(actor=made_by, action=f"task.{kind}", subject=str(made.pk), project_slug=project.slug)
     return made
 

@@ -59,7 +59,7 @@ def next_task(*, project: Project | str, annotator: User, hold: Collection[UUID]
     Raises:
         NotAssigned: there is no such project, or the annotator is not of it.
         MemberPaused: the annotator is paused in this project.
-        LimitReached: the annotator has judged today's share, and holds nothing more.
+        LimitReached: the annotator has judged today's share, what they hold included, and holds nothing more.
     """
     slug = project if isinstance(project, str) else project.slug
     if found := _answer(slug, annotator, hold, _QUICK):
@@ -85,13 +85,27 @@ def _answer(slug: str, annotator: User, hold: Collection[UUID], statement: str) 
         return found
     if entry.unqualified:
         return _fetch(_WITH_ANSWER, values | {"kind": str(Task.Kind.QUALIFICATION)})[1]
-    if special := _special(entry, values, annotator):
-        return special
+    drawn = _draw(entry)
+    if drawn is None:
+        return _from_queue(statement, values)[1]
+    # What is mixed in takes the place of a task that stood next: where all others are done, one that comes all the
+    # same would show what it is, and asking again and again would bring nothing else.
+    before = transaction.savepoint()
+    held, found = _from_queue(statement, values)
+    if found is None or held:
+        return found
+    transaction.savepoint_rollback(before)
+    return _mixed_in(drawn, values, annotator) or _from_queue(statement, values)[1]
+
+
+def _from_queue(statement: str, values: dict[str, Any]) -> tuple[bool, ReservedTask | None]:
+    """Return whether it was held already, and the task: a live reservation, or else the next that fits."""
+    below = ABOVE_ALL
     while True:
-        priority, found = _fetch(statement, values)
+        priority, found = _fetch(statement, values | {"below": below})
         if found is not None or priority is None:
-            return found
-        values["below"] = priority  # nothing fit at this priority: the next lower one
+            return priority is None, found
+        below = priority  # nothing fit at this priority: the next lower one
 
 
 def _fetch(statement: str, values: dict[str, Any]) -> tuple[int | None, ReservedTask | None]:
@@ -103,14 +117,19 @@ def _fetch(statement: str, values: dict[str, Any]) -> tuple[int | None, Reserved
     return priority, ReservedTask(**dict(zip(_COLUMNS, found, strict=True)))
 
 
-def _special(entry: "_Entry", values: dict[str, Any], annotator: User) -> ReservedTask | None:
-    """Mix in a gold task or a repeat by the project's shares; None where the draw or the supply says no."""
+def _draw(entry: "_Entry") -> Task.Kind | None:
+    """Say by lot what is mixed in this time, by the project's shares; None: nothing."""
     draw = random.random()
     if draw < entry.gold_share:
-        return _fetch(_WITH_ANSWER, values | {"kind": str(Task.Kind.GOLD)})[1]
-    if draw < entry.gold_share + entry.repeat_share and make_repeat(project_id=entry.project, annotator=annotator):
-        return _fetch(_WITH_ANSWER, values | {"kind": str(Task.Kind.REPEAT)})[1]
-    return None
+        return Task.Kind.GOLD
+    return Task.Kind.REPEAT if draw < entry.gold_share + entry.repeat_share else None
+
+
+def _mixed_in(kind: Task.Kind, values: dict[str, Any], annotator: User) -> ReservedTask | None:
+    """Reserve a gold task or a repeat; None where there is none for this annotator."""
+    if kind == Task.Kind.REPEAT and not make_repeat(project_id=values["project"], annotator=annotator):
+        return None
+    return _fetch(_WITH_ANSWER, values | {"kind": str(kind)})[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +165,9 @@ SELECT p.id, m.id IS NOT NULL, m.paused_at, m.pause_reason,
     CASE WHEN p.daily_limit IS NULL THEN false ELSE (
         SELECT count(*) FROM annotation_judgment j
         WHERE j.annotator_id = %(annotator)s AND j.project_id = p.id AND j.created_at >= date_trunc('day', now())
+    ) + (
+        SELECT count(*) FROM annotation_assignment a JOIN annotation_task t ON t.id = a.task_id
+        WHERE a.annotator_id = %(annotator)s AND a.state = 'reserved' AND a.expires_at > now() AND t.project_id = p.id
     ) >= p.daily_limit END,
     CASE WHEN p.qualification_pass IS NULL OR m.role IS DISTINCT FROM 'annotator' OR m.qualified_at IS NOT NULL
         THEN false

@@ -262,6 +262,22 @@ def set_overlap(*, project: Project, tasks: QuerySet[Task], overlap: int, change
     return count
 
 
+def change_tasks(
+    *, project: Project, tasks: QuerySet[Task], do: str, number: int | None, changed_by: User | None
+) -> int:
+    """Do one thing to many tasks (priority and overlap to a number, archive, restore) and return how many changed."""
+    match do:
+        case "priority":
+            return set_priority(project=project, tasks=tasks, priority=number or 0, changed_by=changed_by)
+        case "overlap":
+            return set_overlap(project=project, tasks=tasks, overlap=number or 1, changed_by=changed_by)
+        case "archive":
+            return archive_tasks(project=project, tasks=tasks, archived_by=changed_by)
+        case "restore":
+            return restore_tasks(project=project, tasks=tasks, restored_by=changed_by)
+    raise ValueError(f"no such change: {do}")
+
+
 def _lock_ids(project: Project, tasks: QuerySet[Task]) -> list[Any]:
     return list(
         tasks.filter(project=project).order_by("pk").select_for_update(of=("self",)).values_list("pk", flat=True)

@@ -39,7 +39,7 @@ def _quality_page(request: ProjectRequest, *, status: int = 200, form: VoidForm 
         ],
         "annotators": _annotators(request, measured),
         "days": figures.DAYS,
-        "form": form or VoidForm(people=_judges(request)),
+        "form": form or VoidForm(project=project),
     }
     return render(request, "annotation/quality.html", context, status=status)
 
@@ -62,10 +62,6 @@ def _annotators(request: ProjectRequest, measured: dict[str, Any]) -> list[dict[
         }
         for row in measured["annotators"]
     ]
-
-
-def _judges(request: ProjectRequest) -> Any:
-    return User.objects.filter(judgments__project=request.project).distinct().order_by("kind", "username")
 
 
 @require_safe
@@ -106,19 +102,11 @@ def _drawn(scores: list[reliability.PolicyScore]) -> list[dict[str, Any]]:
 @require_POST
 @project_page(Member.Role.MANAGER)
 def void(request: ProjectRequest) -> HttpResponse:
-    """Void a person's judgments, or a time's, with the reason given."""
-    form = VoidForm(request.POST, people=_judges(request))
+    """Void the judgments that all given conditions hold for, with the reason given."""
+    form = VoidForm(request.POST, project=request.project)
     if form.is_valid():
-        given = form.cleaned_data
         try:
-            voided = services.void_judgments(
-                project=request.project,
-                voided_by=request.user,
-                reason=given["reason"],
-                annotator=given["annotator"],
-                since=given["since"],
-                until=given["until"],
-            )
+            voided = services.void_judgments(project=request.project, voided_by=request.user, **form.cleaned_data)
         except ValidationError as error:
             add_errors(form, error)
         else:

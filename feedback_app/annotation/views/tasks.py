@@ -70,15 +70,9 @@ def change(request: ProjectRequest) -> HttpResponse:
         chosen = filters.chosen().narrow(Task.objects.filter(project=project))
     else:
         chosen = Task.objects.filter(project=project, pk__in=ticked(request.POST.getlist("task")))
-    match form.cleaned_data["do"]:
-        case "priority":
-            count = services.set_priority(project=project, tasks=chosen, priority=number, changed_by=request.user)
-        case "overlap":
-            count = services.set_overlap(project=project, tasks=chosen, overlap=number, changed_by=request.user)
-        case "archive":
-            count = services.archive_tasks(project=project, tasks=chosen, archived_by=request.user)
-        case _:
-            count = services.restore_tasks(project=project, tasks=chosen, restored_by=request.user)
+    count = services.change_tasks(
+        project=project, tasks=chosen, do=form.cleaned_data["do"], number=number, changed_by=request.user
+    )
     text = ngettext("%(count)d task was changed.", "%(count)d tasks were changed.", count) % {"count": count}
     messages.success(request, text) if count else messages.warning(request, _("No task was changed."))
     return redirect(f"{request.path.removesuffix('change/')}?{request.GET.urlencode()}")
