@@ -326,6 +326,19 @@ class AnnotatorPosition(models.Model):
         return f"{self.annotator_id} at {self.position}"
 
 
+class ExpiryTotal(models.Model):
+    """How many reservations of a project have run out in all; a verdict that comes late does not lower it."""
+
+    project = models.OneToOneField(Project, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    total = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "annotation_expiry_total"
+
+    def __str__(self) -> str:
+        return f"{self.project_id}: {self.total}"
+
+
 class IdempotentAnswer(models.Model):
     """What was answered to a request with an Idempotency-Key, so that repeating it answers the same."""
 

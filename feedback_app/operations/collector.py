@@ -10,7 +10,7 @@ from django.utils import timezone
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from feedback_app.annotation.models import Assignment, SampleJob, Task
+from feedback_app.annotation.models import Assignment, ExpiryTotal, SampleJob, Task
 from feedback_app.notifications.models import Delivery
 from feedback_app.operations.models import Worker
 from feedback_app.rounds.models import Round
@@ -54,6 +54,10 @@ def _queue() -> Iterator[Family]:
     live = Assignment.objects.filter(state=Assignment.State.RESERVED, expires_at__gt=Now())
     counted = live.values_list("task__project__slug").annotate(Count("pk")).order_by()
     yield _gauge("rlhf_live_reservations", "Tasks that somebody holds", ["project"], (([s], n) for s, n in counted))
+    expired = ExpiryTotal.objects.values_list("project__slug", "total")
+    yield _counter(
+        "rlhf_reservations_expired", "Reservations that ran out", ["project"], (([slug], n) for slug, n in expired)
+    )
     waiting = SampleJob.objects.filter(state__in=[SampleJob.State.QUEUED, SampleJob.State.RUNNING]).count()
     yield _gauge("rlhf_sample_jobs", "Samplings that wait or run", [], [([], waiting)])
     undelivered = Delivery.objects.filter(state=Delivery.State.WAITING).count()
@@ -86,6 +90,11 @@ def _serving() -> Iterator[Family]:
             for kind in Push.Kind.values
             for state in (Push.State.LIVE, Push.State.FAILED)
         ),
+    )  # fmt: skip
+    measured = Push.objects.exclude(canary_delta=None).order_by("project_id", "-created_at").distinct("project_id")
+    yield _gauge(
+        "rlhf_canary_logprob_delta", "Largest difference from the trainer's log-probabilities at the newest push",
+        ["project"], (([p.project.slug], p.canary_delta) for p in measured.select_related("project")),
     )  # fmt: skip
     causes = dict(
         Soak.objects.filter(state=Soak.State.ROLLED_BACK).values_list("cause").annotate(Count("pk")).order_by()

@@ -121,6 +121,10 @@ class Push(models.Model):
     kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.PUSH)
     state = models.CharField(max_length=16, choices=State.choices, default=State.RUNNING)
     steps = models.JSONField(default=list)
+    canary_delta = models.FloatField(
+        null=True, blank=True,
+        help_text=_("largest difference from the trainer's log-probabilities; empty: none was measured"),
+    )  # fmt: skip
     error = models.TextField(blank=True)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)

@@ -12,7 +12,8 @@ from django.test import Client
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
-from feedback_app.annotation.services import next_task
+from feedback_app.annotation.models import Assignment
+from feedback_app.annotation.services import expire_reservations, next_task, submit_judgment
 from feedback_app.notifications.models import Notification
 from feedback_app.notifications.services import add_webhook, announce
 from feedback_app.operations.models import Worker
@@ -20,7 +21,7 @@ from feedback_app.projects.models import Member
 from feedback_app.rounds.models import Round
 from feedback_app.serving.models import Endpoint, Push, Soak
 from feedback_app.serving.services import ensure_base_policy
-from tests.factories import make_judgment, make_project, make_tasks, make_token, make_user
+from tests.factories import canonical_ids, make_judgment, make_project, make_tasks, make_token, make_user
 from tests.web.round_rows import round_at
 
 pytestmark = pytest.mark.django_db
@@ -117,8 +118,8 @@ def test_the_state_of_the_site_is_read_from_the_database(client: Client) -> None
         looked_at=now - timedelta(seconds=30), trouble="away", requests_total=7, errors_total=2, tokens_total=90
     )
     done = {"project": project, "policy": base}
-    Push.objects.create(state="live", **done)
-    Push.objects.create(state="failed", **done)
+    Push.objects.create(state="live", canary_delta=0.01, **done)
+    Push.objects.create(state="failed", canary_delta=0.5, **done)
     rollback = Push.objects.create(state="live", kind="rollback", **done)
     Soak.objects.create(
         push=rollback, project=project, policy=base, previous=base, rules={}, state="rolled_back", cause="errors",
@@ -132,6 +133,7 @@ def test_the_state_of_the_site_is_read_from_the_database(client: Client) -> None
     found = scrape(client)
     assert value(found, "rlhf_open_tasks", project="loop") == 3
     assert value(found, "rlhf_live_reservations", project="loop") == 1
+    assert value(found, "rlhf_canary_logprob_delta", project="loop") == 0.5
     assert value(found, "rlhf_rounds", state="running") == 1
     assert value(found, "rlhf_rounds", state="failed") == 0
     age = value(found, "rlhf_run_lease_age_seconds", project="loop", round=str(held.number))
@@ -151,6 +153,20 @@ def test_the_state_of_the_site_is_read_from_the_database(client: Client) -> None
     assert value(found, "rlhf_worker_busy", worker="ctl@here") == 2
     assert value(found, "rlhf_notifications_waiting") == 1
     assert value(found, "celery_queue_length", queue_name="ctl") is not None
+
+
+def test_a_late_verdict_does_not_lower_the_count_of_reservations_that_ran_out(client: Client) -> None:
+    project = make_project("late", overlap=2)
+    task = make_tasks(project, 1)[0]
+    people = [make_user(project) for _ in range(2)]
+    for expired_by_now in (1, 2):
+        next_task(project=project, annotator=people[expired_by_now - 1])
+        Assignment.objects.filter(state="reserved").update(expires_at=timezone.now() - timedelta(seconds=1))
+        assert expire_reservations() == 1
+        assert value(scrape(client), "rlhf_reservations_expired_total", project="late") == expired_by_now
+    submit_judgment(task_id=task.pk, annotator=people[0], body={"ranking": [canonical_ids(task)]})
+    assert not Assignment.objects.filter(state="expired", annotator=people[0]).exists()
+    assert value(scrape(client), "rlhf_reservations_expired_total", project="late") == 2
 
 
 def test_processes_are_added_up(tmp_path: Path) -> None:

@@ -189,21 +189,22 @@ def rewrite_canary(directory: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "kept"),
     [
-        {"logprobs": lambda values: [value - 0.5 for value in values]},
-        {"logprobs": lambda values: [float("nan") for _ in values]},
-        {"tokens": lambda tokens: tokens[:-3], "logprobs": lambda values: values[:-3]},
+        # What was measured is kept of a refused push as well: moved by 0.5 all of them, and what is no number is none.
+        ({"logprobs": lambda values: [value - 0.5 for value in values]}, pytest.approx(0.5, abs=0.01)),
+        ({"logprobs": lambda values: [float("nan") for _ in values]}, None),
+        ({"tokens": lambda tokens: tokens[:-3], "logprobs": lambda values: values[:-3]}, pytest.approx(0.0, abs=0.01)),
     ],
     ids=["other log-probabilities", "no numbers", "fewer tokens"],
 )
 def test_a_canary_that_the_server_does_not_meet_is_refused_and_unloaded(
-    server: Server, project: Project, outputs: dict[str, Path], tmp_path: Path, changes: dict[str, Any]
+    server: Server, project: Project, outputs: dict[str, Path], tmp_path: Path, changes: dict[str, Any], kept: Any
 ) -> None:
     directory = copy_of(outputs["first"], tmp_path / "copy")
     rewrite_canary(directory, **changes)
     policy = register(project, directory)
-    refuse(project, policy, "^canary: ")
+    assert refuse(project, policy, "^canary: ").canary_delta == kept
     assert policy.name not in server.policies()
 
 

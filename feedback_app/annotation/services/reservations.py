@@ -134,7 +134,8 @@ def _release(task: Task) -> None:
 def expire_reservations(*, project_slug: str = "", limit: int = 1000) -> int:
     """Give back the places of reservations that ran out, and return how many; tasks locked by others wait a round.
 
-    Of one project where its slug is given. Drafts stay. Locks the tasks in order of id, then their assignments.
+    Of one project where its slug is given. Drafts stay. Locks the tasks in order of id, then their assignments, then
+    the projects' totals in order of id.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_DUE, {"slug": project_slug, "limit": limit})
@@ -165,6 +166,11 @@ WITH ended AS (
     SELECT task_id, count(*) AS places FROM ended GROUP BY task_id
 ), released AS (
     {RELEASE.format(counter="reserved")} FROM back WHERE t.id = back.task_id
+), totals AS (
+    INSERT INTO annotation_expiry_total AS kept (project_id, total)
+    SELECT t.project_id, sum(back.places) FROM back JOIN annotation_task t ON t.id = back.task_id
+    GROUP BY t.project_id ORDER BY t.project_id
+    ON CONFLICT (project_id) DO UPDATE SET total = kept.total + excluded.total
 )
 SELECT coalesce(sum(places), 0) FROM back
 """

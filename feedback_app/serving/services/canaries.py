@@ -27,25 +27,35 @@ PLAIN_PROMPTS: list[CanaryPrompt] = [
 ]
 
 
+class CanaryApart(BackendError):
+    """An answer is not the trainer's; apart is the largest difference of a log-probability that was seen."""
+
+    def __init__(self, message: str, *, apart: float) -> None:
+        super().__init__(message)
+        self.apart = apart
+
+
 def canary_difference(answer: CanaryPrompt, expected: CanaryPrompt, tolerance: float) -> float:
     """Return the largest difference of a log-probability, up to and with the first token that is another.
 
     There two tokens were nearly equal, or their log-probabilities differ too: each side took its likeliest.
 
     Raises:
-        BackendError: it is more than the tolerance, or the answer ends before the trainer's.
+        CanaryApart: it is more than the tolerance, or the answer ends before the trainer's.
     """
     worst = 0.0
     for apart, same in _steps(answer, expected):
         if not apart <= tolerance:  # NaN is no agreement
-            raise BackendError(
-                f"a token's log-probability is {apart:.3f} from the trainer's; {tolerance:.3g} is allowed"
+            raise CanaryApart(
+                f"a token's log-probability is {apart:.3f} from the trainer's; {tolerance:.3g} is allowed", apart=apart
             )
         worst = max(worst, apart)
         if not same:
             return worst
     if len(answer["tokens"]) != len(expected["tokens"]):
-        raise BackendError(f"{len(answer['tokens'])} tokens came where the trainer had {len(expected['tokens'])}")
+        raise CanaryApart(
+            f"{len(answer['tokens'])} tokens came where the trainer had {len(expected['tokens'])}", apart=worst
+        )
     return worst
 
 

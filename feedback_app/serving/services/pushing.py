@@ -4,6 +4,7 @@ Until the flip nothing that anybody is served has changed, so a push that fails 
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from feedback_app.serving.backends import Backend, BackendError, backend_of
 from feedback_app.serving.backends.base import read_canary
 from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
 from feedback_app.serving.services.canaries import (
+    CanaryApart,
     calibrate_endpoint,
     can_be_measured,
     canary_difference,
@@ -72,11 +74,17 @@ class _Run:
             raise PushRefused(f"{name}: {error}") from error
         self._write(name, began.isoformat(), True, said)
 
+    def measured(self, apart: float) -> None:
+        """Keep the largest difference from the trainer; written with the step, whether it holds or not."""
+        if math.isfinite(apart):
+            self.push.canary_delta = max(self.push.canary_delta or 0.0, apart)
+
     def _write(self, name: str, at: str, ok: bool, said: str) -> None:
         seconds = (timezone.now() - datetime.fromisoformat(at)).total_seconds()
         self.push.steps.append({"name": name, "at": at, "seconds": round(seconds, 2), "ok": ok, "said": said})
         held = Push.objects.filter(pk=self.push.pk, state=Push.State.RUNNING)
-        if not held.update(steps=self.push.steps, lease_until=Now() + LEASE):
+        kept = {"steps": self.push.steps, "canary_delta": self.push.canary_delta}
+        if not held.update(**kept, lease_until=Now() + LEASE):
             raise PushRefused(TAKEN_OVER)
         logger.info("push policy=%s step=%s ok=%s %s", self.push.policy.name, name, ok, said)
 
@@ -244,7 +252,13 @@ def _canary(run: _Run, policy: PolicyVersion) -> str:
     worst, apart = 0.0, list[float]()
     for place, prompt in enumerate(canary["prompts"]):
         answer = run.backend.greedy(policy, prompt, canary["max_new_tokens"])
-        worst = max(worst, canary_difference(answer, prompt, endpoint.canary_tolerance))
+        try:
+            apart_here = canary_difference(answer, prompt, endpoint.canary_tolerance)
+        except CanaryApart as refused:
+            run.measured(refused.apart)
+            raise
+        run.measured(apart_here)
+        worst = max(worst, apart_here)
         if run.live_answers:
             # Both are asked, and not only the trainer's record: weights that answer under two names answer alike.
             other = run.live_before[place] if run.backend.replaces else _of_live(run, prompt, canary["max_new_tokens"])
