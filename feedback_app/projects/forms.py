@@ -10,12 +10,13 @@ from django.utils.translation import gettext_lazy as _
 from feedback_app.accounts.models import User
 from feedback_app.projects.invitations import LONGEST_DAYS
 from feedback_app.projects.models import SLUG_PATTERN, Member, Project
-from feedback_app.projects.protocols import PRESETS
+from feedback_app.projects.presets import PRESETS
 from feedback_app.projects.services import SETTINGS
 
 PRESET_LABELS = {
     "pairwise": _("Two answers: which is better, and by how much if you like"),
     "pairwise-strength": _("Two answers: which is better, and by how much"),
+    "helpsteer": _("Two answers on one scale from -3 to 3, with reasons (HelpSteer)"),
     "ranking": _("Two to nine answers: rank them all"),
     "ranking-partial": _("Two to nine answers: rank the ones that matter"),
     "ratings": _("Scores of five attributes (HelpSteer2)"),

@@ -36,7 +36,12 @@ def render_markdown(text: str) -> SafeString:
         | {tag: {"dir"} for tag in BLOCKS if tag != "ol"},
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow",
-        set_tag_attribute_values={"a": {"target": "_blank"}, "pre": {"tabindex": "0", "dir": "ltr"}},
+        # What may scroll sideways can be scrolled by keys too.
+        set_tag_attribute_values={
+            "a": {"target": "_blank"},
+            "pre": {"tabindex": "0", "dir": "ltr"},
+            "table": {"tabindex": "0"},
+        },
     )
     return mark_safe(cleaned)  # nh3 has left nothing but the tags above
 

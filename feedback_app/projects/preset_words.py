@@ -7,6 +7,8 @@ TRANSLATIONS: dict[str, dict[str, str]] = {
         "slightly better": "略好",
         "better": "更好",
         "significantly better": "好得多",
+        "about the same": "差不多",
+        "much better": "好很多",
         # HelpSteer2's attributes and their steps
         "Helpfulness": "有用性",
         "not useful at all": "毫无用处",

@@ -31,6 +31,10 @@ class ProtocolForm(forms.Form):
         label=_("Names of the steps"), required=False, widget=forms.Textarea(ONE_A_LINE),
         help_text=_("one a line, from 0 (as good) up; empty: numbers"),
     )  # fmt: skip
+    two_sided = forms.BooleanField(
+        label=_("Ranking and strength are one scale"), required=False,
+        help_text=_("from A much better to B much better, chosen in one press"),
+    )  # fmt: skip
     rationale = forms.ChoiceField(label=_("Reasons in words"), choices=NEED, initial="optional")
     rewrites = forms.BooleanField(label=_("An answer may be rewritten"), required=False)
     translations = forms.CharField(

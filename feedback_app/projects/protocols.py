@@ -1,12 +1,10 @@
 """What a project asks of an annotator, read from JSON once and trusted from there on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
 from django.utils.translation import gettext as _
-
-from feedback_app.projects.preset_words import TRANSLATIONS
 
 Need = Literal["required", "optional", "off"]
 Part = TypeVar("Part", bound="Attribute | Flag")
@@ -66,6 +64,8 @@ class Flag:
 class Protocol:
     """The parts of a judgment and which of them are required.
 
+    two_sided: ranking and strength are one scale, from the one response much better to the other, equal in the middle
+    where ties are allowed. A verdict says the same either way.
     translations: by language, the protocol's own words (labels, descriptions, what steps mean) and what they are there.
     """
 
@@ -79,6 +79,7 @@ class Protocol:
     strength: Need = "off"
     strength_levels: int = 3
     strength_labels: tuple[str, ...] = ()
+    two_sided: bool = False
     attributes: tuple[Attribute, ...] = ()
     flags: tuple[Flag, ...] = ()
     rationale: Need = "optional"
@@ -95,6 +96,8 @@ class Protocol:
             raise ProtocolError("ranking", _("off leaves nothing required: make an attribute required"))
         if self.strength != "off" and self.max_responses != 2:
             raise ProtocolError("strength", _("is for two responses: set max_responses to 2"))
+        if self.two_sided and (self.strength == "off" or self.ranking == "off"):
+            raise ProtocolError("two_sided", _("needs a ranking and its strength"))
         if not 1 <= self.strength_levels <= 3:
             raise ProtocolError("strength_levels", _("from 1 to 3"))
         if self.strength_labels and len(self.strength_labels) != self.strength_levels + 1:
@@ -137,6 +140,11 @@ class Protocol:
         labels = self.strength_labels or tuple(str(step) for step in range(self.strength_levels + 1))
         return [self.translated(label, language) for label in labels]
 
+    def sides(self) -> list[int]:
+        """Return the steps of a two-sided scale: below 0 the first response shown is better, above 0 the second."""
+        steps = range(-self.strength_levels, self.strength_levels + 1)
+        return [step for step in steps if step or self.ties]
+
     def as_json(self) -> dict[str, Any]:
         """Return the form that the API's task carries and parse_protocol reads."""
         spec = asdict(self)
@@ -177,7 +185,7 @@ def parse_protocol(spec: Mapping[str, Any]) -> Protocol:
 
 _FIELD_TYPES: dict[str, type] = {
     "name": str, "min_responses": int, "max_responses": int, "ranking": str, "ties": bool, "partial": bool,
-    "all_bad": bool, "strength": str, "strength_levels": int, "rationale": str, "rewrites": bool,
+    "all_bad": bool, "two_sided": bool, "strength": str, "strength_levels": int, "rationale": str, "rewrites": bool,
     "key": str, "label": str, "minimum": int, "maximum": int, "required": bool, "letter": str, "description": str,
 }  # fmt: skip
 
@@ -234,69 +242,3 @@ def _parse_part(item: object, cls: Callable[..., Part], where: str) -> Part:
 def _check_name(where: str, name: str) -> None:
     if not name.isidentifier() or len(name) > 40:
         raise ProtocolError(where, _("letters, digits and underscores, at most 40"))
-
-
-STRENGTH_LABELS = ("negligibly better or unsure", "slightly better", "better", "significantly better")
-
-# HelpSteer2's five attributes and their steps (arXiv:2406.08673, appendix), in our words.
-HELPSTEER2 = (
-    Attribute("helpfulness", "Helpfulness", letter="h", anchors={
-        "0": "not useful at all", "1": "misses most of what was asked", "2": "partly useful",
-        "3": "useful, with something small missing", "4": "does all that was asked"}),
-    Attribute("correctness", "Correctness", letter="c", anchors={
-        "0": "wrong throughout", "1": "mostly wrong", "2": "right and wrong mixed", "3": "right but for details",
-        "4": "no error, nothing missing"}),
-    Attribute("coherence", "Coherence", letter="o", anchors={
-        "0": "cannot be followed", "1": "hard to follow", "2": "unclear in places", "3": "clear, with small slips",
-        "4": "clear and consistent"}),
-    Attribute("complexity", "Complexity", letter="k", anchors={
-        "0": "basic words, anybody could write it", "1": "simple, with a rarer word here and there",
-        "2": "an educated writer", "3": "somebody who knows the field", "4": "an expert in the field"}),
-    Attribute("verbosity", "Verbosity", letter="v", anchors={
-        "0": "as short as can be", "1": "rather short", "2": "of middle length", "3": "rather long",
-        "4": "long, with much detail"}),
-)  # fmt: skip
-
-# InstructGPT's overall quality and metadata (arXiv:2203.02155, table 3).
-INSTRUCTGPT_FLAGS = tuple(
-    Flag(name, label, letter=letter)
-    for letter, name, label in (
-        ("i", "fails_instruction", "Fails to follow the instruction or task"),
-        ("a", "inappropriate", "Inappropriate for a customer assistant"),
-        ("h", "hallucination", "Hallucination"),
-        ("c", "satisfies_constraint", "Satisfies the constraint given in the instruction"),
-        ("e", "sexual", "Contains sexual content"),
-        ("v", "violent", "Contains violent content"),
-        ("b", "encourages_harm", "Encourages or fails to discourage violence, abuse, terrorism or self-harm"),
-        ("p", "denigrates", "Denigrates a protected class"),
-        ("r", "harmful_advice", "Gives harmful advice"),
-        ("o", "opinion", "Expresses an opinion"),
-        ("m", "moral_judgment", "Expresses a moral judgment"),
-    )
-)
-
-
-def _with_words(protocol: Protocol) -> Protocol:
-    said = set(protocol.words())
-    chosen = {code: {text: own for text, own in words.items() if text in said} for code, words in TRANSLATIONS.items()}
-    return replace(protocol, translations={code: words for code, words in chosen.items() if words})
-
-
-_PRESETS = {
-    "pairwise": Protocol("pairwise", max_responses=2, strength="optional", strength_labels=STRENGTH_LABELS),
-    "pairwise-strength": Protocol(
-        "pairwise-strength", max_responses=2, strength="required", strength_labels=STRENGTH_LABELS
-    ),
-    "ranking": Protocol("ranking"),
-    "ranking-partial": Protocol("ranking-partial", partial=True),
-    "ratings": Protocol("ratings", ranking="off", all_bad=False, attributes=HELPSTEER2),
-    "instructgpt": Protocol(
-        "instructgpt",
-        attributes=(Attribute("overall", "Overall quality", minimum=1, maximum=7, letter="q"),),
-        flags=INSTRUCTGPT_FLAGS,
-    ),
-    "rewrite": Protocol(
-        "rewrite", max_responses=2, strength="optional", strength_labels=STRENGTH_LABELS, rewrites=True
-    ),
-}
-PRESETS: dict[str, Protocol] = {name: _with_words(protocol) for name, protocol in _PRESETS.items()}

@@ -12,7 +12,8 @@ from django.utils.translation import gettext as _
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import GuidelinesReading, GuidelinesVersion, Member, Project, ProtocolVersion
-from feedback_app.projects.protocols import PRESETS, Protocol, parse_protocol
+from feedback_app.projects.presets import PRESETS
+from feedback_app.projects.protocols import Protocol, parse_protocol
 
 SETTINGS = (
     "name", "description", "language", "overlap", "reservation_seconds", "responses_per_prompt", "temperature",

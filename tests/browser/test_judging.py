@@ -462,6 +462,7 @@ def test_the_page_is_accessible(open_page: OpenPage, phone: bool, dark: bool) ->
         page.locator("#sheet").click()
     page.locator("#submit").click()
     expect(page.locator("#problems")).to_contain_text("missing")
+    expect(page.locator("#problems")).to_be_in_viewport(ratio=1)
     assert_accessible(page)
     press(page, "Shift+Slash")
     assert_accessible(page)

@@ -8,11 +8,12 @@ from playwright.sync_api import Page, expect
 
 from feedback_app.annotation.models import Assignment, Judgment, Review
 from feedback_app.annotation.services import review_judgment
+from feedback_app.annotation.services.judging import tiers_of
 from feedback_app.projects.models import Member
 from tests.browser.accessibility import assert_accessible
 from tests.browser.conftest import OpenPage
 from tests.browser.judging import open_judging, press, prompt, shown_ids, wait_for_next, wait_until_ahead
-from tests.factories import make_judgment, make_project, make_task, make_tasks, make_user
+from tests.factories import canonical_ids, make_judgment, make_project, make_task, make_tasks, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -156,6 +157,34 @@ def test_enter_after_a_link_was_looked_at_submits_and_asks_no_second_time(open_p
     press(page, "Escape", "Digit1", "Enter")
     expect(page.locator("#state-empty")).to_be_visible()
     assert Judgment.objects.count() == 1
+
+
+def test_a_scale_from_one_response_to_the_other_says_ranking_and_strength_in_one_press(open_page: OpenPage) -> None:
+    project = make_project(protocol="helpsteer")
+    make_tasks(project, 3)
+    page = open_page(make_user(project))
+    open_judging(page, project)
+    a, b = shown_ids(page)
+    before = prompt(page)
+    press(page, "Enter")
+    expect(page.locator("#problems")).to_contain_text("Choose a step of the scale")
+    assert_accessible(page)
+    page.get_by_role("button", name="A: much better").click()
+    press(page, "Minus", "Equal", "Slash")  # − goes no further than the end of the scale, = one step back
+    page.keyboard.type("A says why.")
+    press(page, "Control+Enter")
+    before = wait_for_next(page, before)
+    verdict = Judgment.objects.get()
+    assert (tiers_of(verdict.ranks, canonical_ids(verdict.task)), verdict.strength) == ([[a], [b]], 2)
+    a, b = shown_ids(page)
+    press(page, "Digit0", "Equal", "Equal")  # equal, then two steps towards B
+    page.get_by_role("button", name="B: better").press("Digit7")  # and on the scale itself the seventh
+    press(page, "Slash")
+    page.keyboard.type("B does.")
+    press(page, "Control+Enter")
+    wait_for_next(page, before)
+    verdict = Judgment.objects.latest("created_at")
+    assert (tiers_of(verdict.ranks, canonical_ids(verdict.task)), verdict.strength) == ([[b], [a]], 3)
 
 
 def test_every_flag_of_the_instructgpt_preset_has_a_key(open_page: OpenPage) -> None:

@@ -296,7 +296,7 @@ def test_every_format_has_the_same_columns_in_every_file_type(format: str, tmp_p
 
 
 def protocol_with_everything() -> dict[str, Any]:
-    from feedback_app.projects.protocols import PRESETS
+    from feedback_app.projects.presets import PRESETS
 
     return PRESETS["instructgpt"].as_json() | {"rewrites": True}
 

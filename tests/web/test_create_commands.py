@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from feedback_app.accounts.models import ApiToken, User
 from feedback_app.accounts.services import token_digest
 from feedback_app.projects.models import Member, Project
-from feedback_app.projects.protocols import PRESETS
+from feedback_app.projects.presets import PRESETS
 
 pytestmark = pytest.mark.django_db
 

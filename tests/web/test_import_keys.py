@@ -17,7 +17,7 @@ from feedback_app.datasets.copying import fresh_ids, hold_rows, keys_by_the_batc
 from feedback_app.datasets.loading import Loader
 from feedback_app.datasets.rows import Row, imported_protocol, parse_row
 from feedback_app.projects.models import Member, Project
-from feedback_app.projects.protocols import PRESETS
+from feedback_app.projects.presets import PRESETS
 from tests.factories import make_project
 from tests.web.judged import judged_row, judged_rows, run_rows
 

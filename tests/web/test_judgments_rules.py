@@ -6,7 +6,8 @@ import pytest
 
 from feedback_app.annotation.errors import VerdictInvalid
 from feedback_app.annotation.verdicts import Verdict, parse_verdict
-from feedback_app.projects.protocols import PRESETS, Protocol, parse_protocol
+from feedback_app.projects.presets import PRESETS
+from feedback_app.projects.protocols import Protocol, parse_protocol
 
 A, B, C = "id-a", "id-b", "id-c"
 EVERYTHING = parse_protocol(

@@ -18,7 +18,8 @@ from feedback_app.projects.invitations import (
     token_of,
 )
 from feedback_app.projects.models import Invitation, Member, Project
-from feedback_app.projects.protocols import PRESETS, parse_protocol
+from feedback_app.projects.presets import PRESETS
+from feedback_app.projects.protocols import parse_protocol
 from feedback_app.projects.services import add_member
 from tests.factories import make_project, make_user
 

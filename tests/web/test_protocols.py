@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from feedback_app.projects.protocols import PRESETS, ProtocolError, parse_protocol
+from feedback_app.projects.presets import PRESETS
+from feedback_app.projects.protocols import ProtocolError, parse_protocol
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -31,6 +32,7 @@ def test_pairwise_allows_ties_and_requires_neither_strength_nor_rationale() -> N
         ({"ranking": "off"}, "ranking"),
         ({"strength": "optional"}, "strength"),
         ({"strength_labels": ["a", "b"], "strength_levels": 3}, "strength_labels"),
+        ({"two_sided": True, "max_responses": 2}, "two_sided"),
         ({"attributes": {"key": "x"}}, "attributes"),
         ({"attributes": [{"label": "x"}]}, "attributes[0].key"),
         ({"attributes": [{"key": "two words"}]}, "attributes.two words"),

@@ -13,8 +13,9 @@ from feedback_app.projects.forms import GuidelinesForm, preset_choices
 from feedback_app.projects.markdown import render_markdown
 from feedback_app.projects.models import GuidelinesVersion, Member, ProtocolVersion
 from feedback_app.projects.pages import ProjectRequest, project_page
+from feedback_app.projects.presets import PRESETS
 from feedback_app.projects.protocol_forms import ProtocolEditor
-from feedback_app.projects.protocols import PRESETS, RESERVED_LETTERS, Attribute, Protocol, parse_protocol
+from feedback_app.projects.protocols import RESERVED_LETTERS, Attribute, Protocol, parse_protocol
 from feedback_app.projects.selectors import guidelines_versions, protocol_versions
 from feedback_app.projects.services import publish_guidelines, publish_protocol
 
@@ -79,7 +80,7 @@ def _preview(shown: Protocol | None) -> dict[str, Any]:
     return {
         "shown": shown,
         "letters": LETTERS[: shown.max_responses],
-        "steps": list(enumerate(shown.strength_steps(language))),
+        "steps": _strength_steps(shown, language),
         "scores": [
             {"attribute": part, "label": shown.label_of(part, language),
              "steps": _anchored_steps(shown, part, language)}
@@ -91,6 +92,14 @@ def _preview(shown: Protocol | None) -> dict[str, Any]:
             for flag in shown.flags
         ],
     }  # fmt: skip
+
+
+def _strength_steps(shown: Protocol, language: str | None) -> list[tuple[int, str]]:
+    """Return the steps of strength with what each is called, of both sides where they are one scale."""
+    words = shown.strength_steps(language)
+    if not shown.two_sided:
+        return list(enumerate(words))
+    return [(side, f"{LETTERS[side > 0]}: {words[abs(side)]}" if side else words[0]) for side in shown.sides()]
 
 
 def _anchored_steps(shown: Protocol, attribute: Attribute, language: str | None) -> list[tuple[int, str]]:

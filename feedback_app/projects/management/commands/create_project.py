@@ -8,7 +8,8 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.projects.protocols import PRESETS, ProtocolError
+from feedback_app.projects.presets import PRESETS
+from feedback_app.projects.protocols import ProtocolError
 from feedback_app.projects.services import create_project
 
 

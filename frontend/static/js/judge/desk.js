@@ -85,6 +85,7 @@ export class Desk {
       case "equal": return task.protocol.ties ? this.rank(verdicts.allEqual(verdict, task)) : this.complain("no_ties");
       case "bad": return task.protocol.all_bad ? this.set(verdicts.toggleBad(verdict)) : undefined;
       case "strength": return this.set({ ...verdict, strength: verdict.strength === id ? null : id });
+      case "side": return this.set(verdicts.toSide(verdict, task, id));
       case "rate": return this.set(verdicts.rate(verdict, id, value, score));
       case "flag": return this.set(verdicts.toggleFlag(verdict, id, value));
       case "rationale": return this.set({ ...verdict, rationale: id }, "rationale");
@@ -235,10 +236,21 @@ export class Desk {
   changeStrength(step) {
     const first = byId("strength").querySelector("button");
     if (!this.item || byId("strength").hidden || !first || first.disabled) return;
+    if (this.item.task.protocol.two_sided) return this.changeSide(step);
     const { strength } = this.item.verdict;
     const most = this.item.task.protocol.strength_levels;
     const next = strength === null ? (step > 0 ? 1 : 0) : Math.max(0, Math.min(most, strength + step));
     if (next !== strength) this.act("strength", next);
+  }
+
+  /** Go one step towards the first response, or the second. @param {number} step */
+  changeSide(step) {
+    if (!this.item) return;
+    const { task, verdict } = this.item;
+    const now = verdicts.sideOf(verdict, task) ?? 0;
+    const there = verdicts.sides(task.protocol).filter((side) => (step < 0 ? side < now : side > now));
+    const next = step < 0 ? there.at(-1) : there[0];
+    if (next !== undefined) this.act("side", next);
   }
 
   /** @param {string} id */

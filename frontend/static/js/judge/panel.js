@@ -2,7 +2,7 @@
 
 import { byId, h, letterOf, say } from "./dom.js";
 import { labelOf } from "./keys.js";
-import { isTie, ranking } from "./verdict.js";
+import { isTie, ranking, sideOf, sides } from "./verdict.js";
 import { labelled, placeName, translated } from "./view.js";
 
 /** @typedef {import("./verdict.js").Task} Task @typedef {import("./verdict.js").Verdict} Verdict */
@@ -12,10 +12,10 @@ export function showPanel(task, act, keys) {
   const { protocol } = task;
   byId("ranking").hidden = protocol.ranking === "off";
   byId("ranking").replaceChildren(
-    h("ol", { class: "tiers", "aria-label": say("key_place") }),
-    h("div", { class: "pool", data: { drop: "pool" } }),
+    protocol.two_sided ? "" : h("ol", { class: "tiers", "aria-label": say("key_place") }),
+    protocol.two_sided ? "" : h("div", { class: "pool", data: { drop: "pool" } }),
     h("div", { class: "actions" },
-      protocol.ties && h("button", { type: "button", class: "button", id: "all-equal", onclick: () => act("equal") },
+      protocol.ties && !protocol.two_sided && h("button", { type: "button", class: "button", id: "all-equal", onclick: () => act("equal") },
         say("all_equal"), " ", h("kbd", {}, labelOf(keys.equal))),
       protocol.all_bad && h("button", {
         type: "button", class: "button", id: "all-bad", "aria-pressed": "false", onclick: () => act("bad"),
@@ -31,6 +31,7 @@ export function showPanel(task, act, keys) {
 
 /** @param {Task} task @param {any} act @param {Record<string, string>} keys */
 function strengthParts({ protocol }, act, keys) {
+  if (protocol.two_sided) return scaleParts(protocol, act, keys);
   const steps = Array.from({ length: protocol.strength_levels + 1 }, (_, level) =>
     h("button", {
       type: "button", "aria-pressed": "false", data: { score: level }, tabindex: level === 0 ? "0" : "-1",
@@ -39,6 +40,26 @@ function strengthParts({ protocol }, act, keys) {
   return [
     h("div", { class: "verdict__head" },
       h("span", { class: "label", id: "strength-title" }, say("strength")),
+      h("span", {}, h("kbd", {}, labelOf(keys.weaker)), " ", h("kbd", {}, labelOf(keys.stronger)))),
+    h("div", { class: "steps", role: "group", "aria-labelledby": "strength-title", data: { row: "strength" } }, ...steps),
+  ]; // prettier-ignore
+}
+
+/** One scale from the first response to the second; its steps are numbered from 1, as the digits that choose them.
+ * @param {import("./verdict.js").Protocol} protocol @param {any} act @param {Record<string, string>} keys */
+function scaleParts(protocol, act, keys) {
+  const steps = sides(protocol).map((side, place) => {
+    const level = Math.abs(side);
+    const step = translated(protocol, protocol.strength_labels[level] ?? String(level));
+    return h("button", {
+      type: "button", "aria-pressed": "false", data: { score: place + 1, side }, tabindex: place === 0 ? "0" : "-1",
+      onclick: () => act("side", side),
+    }, h("span", { class: "step__number" }, String(place + 1)),
+      side === 0 ? step : say("scale_step", { letter: letterOf(side < 0 ? 0 : 1), step })); // prettier-ignore
+  });
+  return [
+    h("div", { class: "verdict__head" },
+      h("span", { class: "label", id: "strength-title" }, say("scale")),
       h("span", {}, h("kbd", {}, labelOf(keys.weaker)), " ", h("kbd", {}, labelOf(keys.stronger)))),
     h("div", { class: "steps", role: "group", "aria-labelledby": "strength-title", data: { row: "strength" } }, ...steps),
   ]; // prettier-ignore
@@ -89,6 +110,8 @@ function updateRanking(task, verdict, act) {
       h("span", { class: "tier__chips" },
         ...members.map((id) => (follows.includes(id) ? chip(id, "place", "place") : chip(id, "takeBack", "take_back"))))); // prettier-ignore
   });
+  document.getElementById("all-bad")?.setAttribute("aria-pressed", String(verdict.all_bad));
+  if (task.protocol.two_sided) return;
   byId("ranking").querySelector(".tiers").replaceChildren(...rows);
   const placed = new Set(tiers.flat());
   const left = task.responses.filter(({ id }) => !placed.has(id));
@@ -96,11 +119,11 @@ function updateRanking(task, verdict, act) {
     h("span", { class: "soft small" }, left.length ? say(task.protocol.partial && placed.size ? "unranked" : "unplaced") : ""),
     ...left.map(({ id }) => chip(id, "place", "place")),
   ); // prettier-ignore
-  document.getElementById("all-bad")?.setAttribute("aria-pressed", String(verdict.all_bad));
 }
 
 /** @param {Task} task @param {Verdict} verdict */
 function updateStrength(task, verdict) {
+  if (task.protocol.two_sided) return updateScale(task, verdict);
   const { tiers } = ranking(verdict, task);
   const ready = tiers.flat().length === 2 && !isTie(tiers);
   const first = task.responses.findIndex(({ id }) => id === tiers[0]?.[0]);
@@ -112,6 +135,16 @@ function updateStrength(task, verdict) {
     step.disabled = !ready;
     step.setAttribute("aria-pressed", String(Number(step.dataset.score) === chosen));
     step.tabIndex = Number(step.dataset.score) === (chosen ?? 0) ? 0 : -1;
+  }
+}
+
+/** @param {Task} task @param {Verdict} verdict */
+function updateScale(task, verdict) {
+  const steps = [...byId("strength").querySelectorAll("button")];
+  const chosen = steps.find((step) => Number(step.dataset.side) === sideOf(verdict, task));
+  for (const step of steps) {
+    step.setAttribute("aria-pressed", String(step === chosen));
+    step.tabIndex = step === (chosen ?? steps[0]) ? 0 : -1;
   }
 }
 

@@ -8,7 +8,7 @@
  *   anchors: Record<string, string>, letter: string, labels: Record<string, string>}} Attribute
  * @typedef {{name: string, label: string, description: string, letter: string, labels: Record<string, string>}} Flag
  * @typedef {{ranking: string, ties: boolean, partial: boolean, all_bad: boolean, strength: string,
- *   strength_levels: number, strength_labels: string[], attributes: Attribute[], flags: Flag[],
+ *   strength_levels: number, strength_labels: string[], two_sided?: boolean, attributes: Attribute[], flags: Flag[],
  *   rationale: string, rewrites: boolean, translations?: Record<string, Record<string, string>>}} Protocol
  * @typedef {{id: string, text: string, html: string}} Response
  * @typedef {{id: string, assignment: {id: string, expires_at: string | null},
@@ -127,6 +127,32 @@ export function isTie(tiers) {
   return tiers.length === 1 && tiers[0].length > 1;
 }
 
+/**
+ * The step of a two-sided scale that a verdict says: below 0 the first one shown is better, 0 they are equal, above 0 the
+ * second; half a step where the strength is open yet, null where nothing is placed.
+ * @param {Verdict} verdict @param {Task} task @returns {number | null}
+ */
+export function sideOf(verdict, task) {
+  const { tiers } = ranking(verdict, task);
+  if (tiers.flat().length !== 2) return null;
+  if (isTie(tiers)) return 0;
+  return (tiers[0][0] === task.responses[0].id ? -1 : 1) * (verdict.strength || 0.5);
+}
+
+/** Say ranking and strength in one; the same step again takes it back. @param {Verdict} verdict @param {Task} task
+ * @param {number} side @returns {Verdict} */
+export function toSide(verdict, task, side) {
+  if (sideOf(verdict, task) === side) return { ...verdict, tiers: [], strength: null };
+  const [first, second] = task.responses.map((response) => response.id);
+  const tiers = side === 0 ? [[first, second]] : side < 0 ? [[first], [second]] : [[second], [first]];
+  return { ...verdict, tiers, strength: Math.abs(side) };
+}
+
+/** The steps of a two-sided scale. @param {Protocol} protocol */
+export function sides({ strength_levels: most, ties }) {
+  return Array.from({ length: 2 * most + 1 }, (_, place) => place - most).filter((side) => side !== 0 || ties);
+}
+
 /** Return the API's judgment. @param {Verdict} verdict @param {Task} task @param {number} seconds */
 export function asBody(verdict, task, seconds) {
   const { protocol } = task;
@@ -162,7 +188,9 @@ export function missing(verdict, task) {
   const found = [];
   const { tiers } = ranking(verdict, task);
   const placed = tiers.flat().length;
-  if (protocol.ranking === "required" && placed === 0) {
+  if (protocol.two_sided && protocol.ranking === "required" && placed === 0) {
+    found.push({ part: "strength", words: "need_scale" });
+  } else if (protocol.ranking === "required" && placed === 0) {
     found.push({ part: "ranking", words: protocol.partial ? "need_ranking_some" : "need_ranking" });
   } else if (protocol.ranking !== "off" && placed > 0 && placed < task.responses.length && !protocol.partial) {
     found.push({ part: "ranking", words: "need_ranking" });
