@@ -287,6 +287,7 @@ CELERY_WORKER_SEND_TASK_EVENTS = True
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 10
 # Every task only rings a bell for a row that waits; losing or doubling one is harmless.
 CELERY_TASK_ROUTES = {f"feedback_app.rounds.tasks.{name}": {"queue": "gpu"} for name in ("kick", "try_recipe")}
+CELERY_BEAT_SCHEDULER = "feedback_app.beat:SteadyScheduler"
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     name: {"task": f"feedback_app.{app}.tasks.{name}", "schedule": seconds, "options": {"expires": seconds - 1}}
     for app, name, seconds in (

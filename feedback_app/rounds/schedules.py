@@ -1,17 +1,18 @@
 """Start rounds by themselves: a slot is a row that exists once, so that two beats start one round."""
 
 import logging
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from celery.schedules import ParseException, crontab
-from django.db import IntegrityError, transaction
-from django.utils import timezone
+from django.db import IntegrityError, connection, transaction
 
 from feedback_app.rounds.models import Round, Schedule, ScheduleSlot
 from feedback_app.rounds.selectors import usable_judgments
 from feedback_app.rounds.services import RoundRefused, recipe_of, start_round
 
 logger = logging.getLogger(__name__)
+# A start by the calendar that fell into a restart, or into a round's last minutes, is made up for.
+CATCH_UP_MINUTES = 15
 
 
 def parse_cron(text: str) -> crontab:
@@ -44,19 +45,39 @@ def due_slot(schedule: Schedule, now: datetime) -> str | None:
     if schedule.kind == Schedule.Kind.INTERVAL:
         passed = int((now - schedule.created_at).total_seconds()) // max(1, schedule.every or 1)
         return f"interval {passed}" if passed > 0 else None
+    return _cron_slot(schedule, now)
+
+
+def _cron_slot(schedule: Schedule, now: datetime) -> str | None:
+    """Return the newest minute that the calendar names, as far back as one is made up for."""
     cron = parse_cron(schedule.cron)
-    matches = (
-        now.minute in cron.minute and now.hour in cron.hour and now.day in cron.day_of_month
-        and now.month in cron.month_of_year and now.isoweekday() % 7 in cron.day_of_week
-    )  # fmt: skip
-    return now.strftime("%Y-%m-%dT%H:%M") if matches else None
+    this = now.astimezone(UTC).replace(second=0, microsecond=0)
+    for back in range(CATCH_UP_MINUTES + 1):
+        minute = this - timedelta(minutes=back)
+        if back and schedule.created_at is not None and minute < schedule.created_at:
+            return None  # it was added after that
+        if (
+            minute.minute in cron.minute and minute.hour in cron.hour and minute.day in cron.day_of_month
+            and minute.month in cron.month_of_year and minute.isoweekday() % 7 in cron.day_of_week
+        ):  # fmt: skip
+            return minute.strftime("%Y-%m-%dT%H:%M")
+    return None
+
+
+def database_now() -> datetime:
+    """Return the time by the database's clock, which is one for all machines."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+        return moment
 
 
 def start_due_rounds() -> list[Round]:
     """Start a round for every slot that is due and not taken; why one did not start is logged and asked again."""
     started = []
+    now = database_now()
     for schedule in Schedule.objects.filter(enabled=True, project__archived_at=None).select_related("project"):
-        slot = due_slot(schedule, timezone.now())
+        slot = due_slot(schedule, now)
         if slot is None or new_judgments(schedule) < schedule.minimum_judgments:
             continue
         try:

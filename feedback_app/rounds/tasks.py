@@ -11,6 +11,7 @@ from feedback_app.annotation.services import expire_reservations, forget_answers
 from feedback_app.annotation.tasks import sample
 from feedback_app.datasets.tasks import ring_waiting_imports
 from feedback_app.rounds.hosts import fits_here, mark_gone_hosts, queues_for
+from feedback_app.rounds.leases import cut_leases
 from feedback_app.rounds.models import Round, Trial
 from feedback_app.rounds.retention import clear_away
 from feedback_app.rounds.runner import work_on_round
@@ -19,7 +20,7 @@ from feedback_app.rounds.selectors import waiting_rounds
 from feedback_app.rounds.services import queue_fed_rounds
 from feedback_app.rounds.simulation.jobs import run_simulation, waiting_simulations
 from feedback_app.rounds.trial.jobs import run_trial, waiting_trials
-from feedback_app.serving.services import forget_observations, restage_missing, watch_soaks
+from feedback_app.serving.services import cut_push_leases, forget_observations, restage_missing, watch_soaks
 
 logger = logging.getLogger(__name__)
 BELL_LASTS_S = 60
@@ -50,6 +51,7 @@ def simulate(simulation_id: str) -> None:
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def tick_rounds() -> None:
     """Start what a schedule asks for, and ring again for every round and try that waits for a worker."""
+    cut_leases()
     start_due_rounds()
     queue_fed_rounds()
     mark_gone_hosts()
@@ -87,6 +89,7 @@ def tick_retention() -> None:
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def tick_serving() -> None:
     """Load live versions again where an endpoint has lost them, and look at those that went live a moment ago."""
+    cut_push_leases()
     if staged := restage_missing():
         logger.info("staged again: %s", ", ".join(staged))
     watch_soaks()

@@ -76,12 +76,18 @@ def test_an_interval_has_one_slot_each_time_it_has_passed() -> None:
     assert start_due_rounds() == []  # the slot is taken
 
 
-def test_a_calendar_has_one_slot_each_matching_minute() -> None:
+def test_a_calendar_has_one_slot_each_matching_minute_and_makes_up_for_a_restart() -> None:
     schedule = Schedule(kind="cron", cron="30 4 * * 1")
     monday = datetime(2026, 11, 23, 4, 30, 12, tzinfo=UTC)
     assert due_slot(schedule, monday) == "2026-11-23T04:30"
     assert due_slot(schedule, monday + timedelta(seconds=40)) == "2026-11-23T04:30"
-    assert due_slot(schedule, monday + timedelta(minutes=1)) is None
+    assert due_slot(schedule, monday - timedelta(minutes=1)) is None
+    # Nobody may have looked at half past four: the same slot is due for a quarter of an hour, and taken once.
+    assert due_slot(schedule, monday + timedelta(minutes=15)) == "2026-11-23T04:30"
+    assert due_slot(schedule, monday + timedelta(minutes=16)) is None
+    schedule.created_at = monday + timedelta(minutes=2)
+    assert due_slot(schedule, monday + timedelta(minutes=3)) is None
+    schedule.created_at = monday - timedelta(days=1)
     assert due_slot(schedule, monday + timedelta(days=1)) is None
     sunday = Schedule(kind="cron", cron="* * * * 0")
     assert due_slot(sunday, monday - timedelta(days=1)) == "2026-11-22T04:30"

@@ -10,11 +10,12 @@ from feedback_app.serving.services.policies import (
     release_policy,
     restage_missing,
 )
-from feedback_app.serving.services.pushing import PushRefused, push_policy, roll_back
+from feedback_app.serving.services.pushing import PushRefused, cut_push_leases, push_policy, roll_back
 from feedback_app.serving.services.watching import watch_soaks
 
 __all__ = [
     "PushRefused",
+    "cut_push_leases",
     "ensure_base_policy",
     "ensure_endpoint",
     "ensure_staged",

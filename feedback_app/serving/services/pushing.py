@@ -195,6 +195,12 @@ def _begin(policy: PolicyVersion, kind: Push.Kind, requested_by: User | None, ta
         raise PushRefused(_("another push of this project is running")) from error
 
 
+def cut_push_leases() -> None:
+    """Cut leases that last longer than any is given for: the database's clock was set back, and nobody may live."""
+    longest = Now() + LEASE
+    Push.objects.filter(state=Push.State.RUNNING, lease_until__gt=longest).update(lease_until=longest)
+
+
 def _verify(policy: PolicyVersion) -> str:
     if policy.withheld:
         raise DataError(policy.withheld)
