@@ -33,6 +33,41 @@ class Stack:
             "DATA_DIR": str(data_dir), "PORT": str(port), "PYTHONPATH": str(ROOT),
         }  # fmt: skip
 
+        self.out = data_dir / "up.log"
+        self.up: psutil.Popen | None = None
+
+    def start(self) -> None:
+        """Run everything, and return once it answers; more is written to the end of up.log."""
+        with self.out.open("ab") as log:
+            self.up = psutil.Popen(
+                [sys.executable, "manage.py", "up"], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        wait_until(self._is_well, READY_WITHIN_S, "the product is ready")
+
+    def stop(self) -> None:
+        """Stop it as Ctrl-C does; what is left of its processes after that is ended too."""
+        if self.up is None:
+            return
+        started = self.up.children(recursive=True) if self.up.is_running() else []
+        self.up.send_signal(signal.SIGTERM)
+        try:
+            self.up.wait(60)
+        finally:
+            for process in [*started, self.up]:
+                if process.is_running():
+                    process.kill()
+
+    def _is_well(self) -> bool:
+        assert self.up is not None
+        if self.up.poll() is not None:
+            raise AssertionError(f"`manage.py up` ended:\n{self.out.read_text(errors='replace')}")
+        try:
+            page = httpx.get(f"{self.url}/accounts/login/", timeout=10)
+            return page.status_code == 200 and bool(self.info()["policies"])
+        except httpx.HTTPError:
+            return False
+
     def manage(self, *arguments: str, fails: bool = False) -> str:
         """Run a command of manage.py; return what it prints on standard output."""
         done = subprocess.run(
@@ -78,42 +113,14 @@ def run_stack(make_model: Callable[[Path], object]) -> Iterator[Stack]:
     data_dir.chmod(0o711)  # as root, PostgreSQL runs as another user that must pass through
     make_model(data_dir / "models" / "base")
     stack = Stack(data_dir, _free_port())
-    out = data_dir / "up.log"
-    with out.open("wb") as log:
-        up = psutil.Popen(
-            [sys.executable, "manage.py", "up"], cwd=ROOT, env=stack.environment, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
     try:
-        wait_until(lambda: _is_well(stack, up, out), READY_WITHIN_S, "the product is ready")
+        stack.start()
         yield stack
     finally:
         # Shown by pytest where a test has failed.
-        print(out.read_text(errors="replace"), stack.logs(), sep="\n")
-        _stop(up)
+        print(stack.out.read_text(errors="replace"), stack.logs(), sep="\n")
+        stack.stop()
         shutil.rmtree(data_dir, ignore_errors=True)
-
-
-def _is_well(stack: Stack, up: psutil.Popen, out: Path) -> bool:
-    if up.poll() is not None:
-        raise AssertionError(f"`manage.py up` ended:\n{out.read_text(errors='replace')}")
-    try:
-        page = httpx.get(f"{stack.url}/accounts/login/", timeout=10)
-        return page.status_code == 200 and bool(stack.info()["policies"])
-    except httpx.HTTPError:
-        return False
-
-
-def _stop(up: psutil.Popen) -> None:
-    """Stop it as Ctrl-C does; what is left of its processes after that is ended too."""
-    started = up.children(recursive=True) if up.is_running() else []
-    up.send_signal(signal.SIGTERM)
-    try:
-        up.wait(60)
-    finally:
-        for process in [*started, up]:
-            if process.is_running():
-                process.kill()
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:

@@ -1,12 +1,7 @@
 """A round outlives its processes: killed, orphaned and cancelled in the middle, it ends as an undisturbed one does."""
 
-import contextlib
-import json
-import random
-import string
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,14 +9,22 @@ import psutil
 import pytest
 
 from feedback_app.embedded.paths import postgres_dir
+from tests.loop.rounds import (
+    folder_of,
+    import_judged_rows,
+    result_of,
+    shown_of,
+    start,
+    trainers_of,
+    updates_of,
+    wait_for,
+)
 from tests.loop.stack import Stack, run_stack, wait_until
-from tests.loop.taste import small_letters
-from tests.loop.tiny_policy import make_prompts, make_tiny_policy
+from tests.loop.tiny_policy import make_tiny_policy
 
 # Another worker goes on within lease and tick, 15 seconds each; the rest is for a machine busy with other tests.
 GOES_ON_WITHIN_S = 15 + 15 + 15
 CANCELS_WITHIN_S = 10
-ENDS_WITHIN_S = 240
 # Both rounds begin with the base, so that what they end with can be compared.
 RECIPE = """
 start_from = "base"
@@ -64,98 +67,43 @@ def test_a_round_that_loses_trainer_and_worker_and_is_cancelled_ends_as_an_undis
     token = stack.manage("create_user", "boss", "--project", "letters", "--role", "manager")
     stack.manage("set_recipe", "letters", str(recipe))
     with stack.client(token) as client:
-        _import_judged_rows(client)
-        first = _start(client)
-        _wait_for(client, first, "succeeded")
+        import_judged_rows(client)
+        first = start(client)
+        wait_for(client, first, "succeeded")
         # The same weights again would be taken for the old ones still serving: the base answers once more.
         client.post("/projects/letters/rollback/").raise_for_status()
-        second = _start(client)
+        second = start(client)
         _kill_trainer(stack, client, second)
         _kill_database(stack, client, second)
         _kill_worker(stack, client, second)
         _cancel(stack, client, second)
         client.post(f"/rounds/{second}/retry/").raise_for_status()
-        _wait_for(client, second, "succeeded")
-        assert _result(stack, client, second) == _result(stack, client, first)
+        wait_for(client, second, "succeeded")
+        assert result_of(stack, client, second) == result_of(stack, client, first)
         info = stack.info()
         assert info["policy_version"] == "letters-v2"
 
 
-def _import_judged_rows(client: httpx.Client) -> None:
-    chance = random.Random("rows")
-    letters = string.ascii_letters + string.digits
-    rows = []
-    for prompt in make_prompts(80):
-        texts = ["".join(chance.choices(letters, k=20)) for _ in range(2)]
-        better = int(small_letters([], texts[1]) > small_letters([], texts[0]))
-        rows.append({
-            "prompt": prompt, "responses": [{"text": text, "model": "dice"} for text in texts],
-            "judgments": [{"annotator": "a1", "ranking": [[better], [1 - better]]}],
-        })  # fmt: skip
-    job = client.post("/projects/letters/imports/", params={"format": "judged"}, json=rows).raise_for_status().json()
-    wait_until(lambda: client.get(f"/imports/{job['id']}/").json()["state"] == "done", 60, "the rows are imported")
-
-
-def _start(client: httpx.Client) -> str:
-    return str(client.post("/projects/letters/rounds/").raise_for_status().json()["id"])
-
-
-def _shown(client: httpx.Client, round_id: str) -> dict[str, Any]:
-    return dict(client.get(f"/rounds/{round_id}/").raise_for_status().json())
-
-
-def _wait_for(client: httpx.Client, round_id: str, state: str, seconds: float = ENDS_WITHIN_S) -> None:
-    def reached() -> bool:
-        shown = _shown(client, round_id)
-        over = shown["state"] in ("failed", "rejected", "succeeded", "cancelled")
-        assert shown["state"] == state or not over, (shown["state"], shown["error"])
-        return bool(shown["state"] == state)
-
-    wait_until(reached, seconds, f"the round is {state}")
-
-
-def _folder(stack: Stack, round_id: str) -> Path:
-    return stack.data_dir / "rounds" / round_id
-
-
-def _updates(stack: Stack, round_id: str, fence: int, step: str) -> int:
-    """Return how many lines of progress a fence's trainer has written."""
-    try:
-        return len((_folder(stack, round_id) / f"f{fence}" / step / "progress.jsonl").read_text().splitlines())
-    except FileNotFoundError:
-        return 0
-
-
-def _trainers(stack: Stack, round_id: str) -> list[psutil.Process]:
-    """Return the trainers of a round that run now."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if str(_folder(stack, round_id)) in " ".join(process.cmdline()):
-                found.append(process)
-    return found
-
-
 def _kill_trainer(stack: Stack, client: httpx.Client, round_id: str) -> None:
     """SIGKILL the trainer of the reward model: its supervisor goes on from the checkpoint, under the same fence."""
-    wait_until(lambda: _updates(stack, round_id, 1, "reward/model") > 4, 120, "the reward model is being trained")
-    [trainer] = _trainers(stack, round_id)
+    wait_until(lambda: updates_of(stack, round_id, 1, "reward/model") > 4, 120, "the reward model is being trained")
+    [trainer] = trainers_of(stack, round_id)
     trainer.kill()
-    wait_until(lambda: _updates(stack, round_id, 1, "ppo") > 4, 180, "PPO runs")
-    shown = _shown(client, round_id)
+    wait_until(lambda: updates_of(stack, round_id, 1, "ppo") > 4, 180, "PPO runs")
+    shown = shown_of(client, round_id)
     assert (shown["state"], shown["fence"]) == ("running", 1)
 
 
 def _kill_database(stack: Stack, client: httpx.Client, round_id: str) -> None:
     """SIGKILL PostgreSQL: the trainer works on meanwhile, and the round goes on under the fence it had."""
-    [trainer] = _trainers(stack, round_id)
+    [trainer] = trainers_of(stack, round_id)
     psutil.Process(int((postgres_dir(stack.data_dir) / "postmaster.pid").read_text().split()[0])).kill()
     began = time.monotonic()
     wait_until(lambda: _answers(client, round_id), 30, "the database is back")
     print(f"database back after {time.monotonic() - began:.1f} s")
     before = len(_ppo_lines(client, round_id))
     wait_until(lambda: len(_ppo_lines(client, round_id)) > before, 30, "the round reports on")
-    assert _shown(client, round_id)["fence"] == 1
+    assert shown_of(client, round_id)["fence"] == 1
     assert trainer.is_running()
 
 
@@ -167,47 +115,29 @@ def _answers(client: httpx.Client, round_id: str) -> bool:
 
 
 def _ppo_lines(client: httpx.Client, round_id: str) -> list[dict[str, Any]]:
-    [ppo] = [step for step in _shown(client, round_id)["steps"] if step["name"] == "ppo"]
+    [ppo] = [step for step in shown_of(client, round_id)["steps"] if step["name"] == "ppo"]
     return list(ppo["progress"])
 
 
 def _kill_worker(stack: Stack, client: httpx.Client, round_id: str) -> None:
     """SIGKILL the worker, children and all: its trainer ends by itself, and another worker goes on with a new fence."""
-    [trainer] = _trainers(stack, round_id)
+    [trainer] = trainers_of(stack, round_id)
     workers = [process for process in trainer.parents() if "celery" in " ".join(process.cmdline())]
     assert workers
     for process in workers:
         process.kill()
     began = time.monotonic()
     wait_until(lambda: not trainer.is_running(), 5, "the orphaned trainer has ended")
-    wait_until(lambda: _shown(client, round_id)["fence"] == 2, GOES_ON_WITHIN_S, "another worker has the round")
+    wait_until(lambda: shown_of(client, round_id)["fence"] == 2, GOES_ON_WITHIN_S, "another worker has the round")
     print(f"gone on after {time.monotonic() - began:.1f} s")
 
 
 def _cancel(stack: Stack, client: httpx.Client, round_id: str) -> None:
     """Cancel while PPO runs: all that it started is gone within ten seconds, and the checkpoint stays."""
-    wait_until(lambda: _updates(stack, round_id, 2, "ppo") > 60, 120, "PPO has gone on")
+    wait_until(lambda: updates_of(stack, round_id, 2, "ppo") > 60, 120, "PPO has gone on")
     began = time.monotonic()
     client.post(f"/rounds/{round_id}/cancel/").raise_for_status()
-    wait_until(lambda: not _trainers(stack, round_id), CANCELS_WITHIN_S, "the trainer has ended")
+    wait_until(lambda: not trainers_of(stack, round_id), CANCELS_WITHIN_S, "the trainer has ended")
     print(f"cancelled after {time.monotonic() - began:.1f} s")
-    _wait_for(client, round_id, "cancelled", CANCELS_WITHIN_S)
-    assert list((_folder(stack, round_id) / "f2" / "ppo" / "checkpoints").glob("*.pt"))
-
-
-def _result(stack: Stack, client: httpx.Client, round_id: str) -> dict[str, Any]:
-    """Return what the steps have made: the hash of every weight, and every metric but the times."""
-    made: dict[str, Any] = {}
-    folder = _folder(stack, round_id)
-    for step in ("reward/model", "reward/judge", "ppo"):
-        # One fence alone has finished each: what is whole is never made twice.
-        [manifest] = folder.glob(f"f*/{step}/manifest.json")
-        files = json.loads(manifest.read_text())["files"]
-        made[step] = {name: file["sha256"] for name, file in files.items() if name.endswith(".safetensors")}
-        assert made[step]
-    for step in _shown(client, round_id)["steps"]:
-        if step["name"] in ("reward", "ppo", "evaluate"):
-            made[f"{step['name']} metrics"] = {
-                name: value for name, value in step["metrics"].items() if not name.startswith(("time/", "throughput/"))
-            }
-    return made
+    wait_for(client, round_id, "cancelled", CANCELS_WITHIN_S)
+    assert list((folder_of(stack, round_id) / "f2" / "ppo" / "checkpoints").glob("*.pt"))
