@@ -16,6 +16,7 @@ from feedback_app.projects.models import Project
 
 DAYS = 28
 SPARK_HEIGHT = 28
+WEEKS = 26
 
 
 def share_with_interval(share: float | None, n: int) -> dict[str, Any] | None:
@@ -75,3 +76,23 @@ def spark_bars(counts: Sequence[int]) -> list[dict[str, Any]]:
         for place, count in enumerate(counts)
         if (height := round(SPARK_HEIGHT * count / most) if most else 0) or count
     ]
+
+
+def weeks_drawn(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the newest weeks' shares with their intervals, and where each stands in a drawing of 100 by 100.
+
+    The oldest week is at the left, full agreement at the top; a week without a figure is a gap.
+    """
+    days = [date.fromisoformat(row["week"]) for row in rows]
+    first = max(days[0], days[-1] - timedelta(weeks=WEEKS - 1)) if days else date.min
+    span = max(8, (days[-1] - first).days // 7 + 1) if days else 1
+    drawn = []
+    for row, day in zip(rows, days, strict=True):
+        figure = share_with_interval(row["agreement"], row["n"])
+        if figure is None or day < first:
+            continue
+        x = 100 * ((day - first).days // 7) / span
+        top = round(100 * (1 - figure["high"]), 1)
+        drawn.append(figure | {"day": day, "x": round(x, 2), "step": round(100 / span, 2), "top": top,
+                               "y": round(100 - figure["at"], 1)})  # fmt: skip
+    return drawn

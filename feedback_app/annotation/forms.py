@@ -148,3 +148,10 @@ def _version_numbers(project: Project) -> list[tuple[str, int]]:
         for kind, versions in (("guidelines", project.guidelines_versions), ("protocol", project.protocol_versions))
     )
     return list(guidelines.union(protocols).order_by("-number"))
+
+
+class DaysForm(forms.Form):
+    """From which day up to and with which; an empty one leaves that end open."""
+
+    since = forms.DateField(label=_("From"), required=False, widget=forms.DateInput({"type": "date"}))
+    until = forms.DateField(label=_("Until"), required=False, widget=forms.DateInput({"type": "date"}))

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from feedback_app.annotation.views import quality, review, tasks
+from feedback_app.annotation.views import quality, review, tasks, work
 
 app_name = "manager"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -12,6 +12,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("p/<slug:slug>/tasks/prompts/", tasks.add_prompts, name="prompts_add"),
     path("p/<slug:slug>/tasks/<uuid:task_id>/", tasks.task, name="task"),
     path("p/<slug:slug>/tasks/<uuid:task_id>/judgments/<uuid:judgment_id>/void/", tasks.void, name="void"),
+    path("p/<slug:slug>/work/", work.work, name="work"),
     path("p/<slug:slug>/quality/", quality.quality, name="quality"),
     path("p/<slug:slug>/quality/fitted/", quality.fitted, name="quality_fitted"),
     path("p/<slug:slug>/quality/void/", quality.void, name="quality_void"),

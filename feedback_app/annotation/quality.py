@@ -64,6 +64,7 @@ def measure_quality(*, project: Project, simulated: bool | None = None) -> dict[
     agreed = sum(count for pair in tables.values() for (left, right), count in pair.items() if left == right)
     people = np.unique(table.annotator_N).tolist()
     names = annotator_names(people)
+    by_week = _by_week(table)
     return {
         "simulated": simulated,
         "judgments": int((~table.surplus_N).sum()),
@@ -79,11 +80,15 @@ def measure_quality(*, project: Project, simulated: bool | None = None) -> dict[
             name: _attribute(scores) for name, scores in read_scores(project=project, simulated=simulated).items()
         },
         "annotators": sorted(
-            (_annotator_row(names[pk], person) for pk, person in _count_people(table, people, tables).items()),
+            (
+                _annotator_row(names[pk], person) | {"agreement_by_week": weeks}
+                for (pk, person), weeks in zip(_count_people(table, people, tables).items(), by_week[:-1], strict=True)
+            ),
             key=lambda row: row["annotator"],
         ),
         "fleiss_kappa": fleiss_kappa(counts),
         "agreement_by_strength": _by_strength(table),
+        "agreement_by_week": by_week[-1],
     }
 
 
@@ -157,6 +162,19 @@ def _by_strength(table: VerdictTable) -> list[dict[str, Any]]:
         {"strength": strength, "agreement": same / n, "n": n}
         for strength, (same, n) in enumerate(zip(agreed.tolist(), compared.tolist(), strict=True))
         if n
+    ]
+
+
+def _by_week(table: VerdictTable) -> list[list[dict[str, Any]]]:
+    """Return agreement week by week, of each annotator in order of id, and of all of them last; named by its Monday."""
+    mondays, agreed, compared = table.agreement_by_week()
+    return [
+        [
+            {"week": monday.isoformat(), "agreement": same / n, "n": n}
+            for monday, same, n in zip(mondays, *row, strict=True)
+            if n
+        ]
+        for row in zip(agreed.tolist(), compared.tolist(), strict=True)
     ]
 
 

@@ -89,6 +89,12 @@ class KappaShape(_Shape):
     n = serializers.IntegerField()
 
 
+class WeekShape(_Shape):
+    week = serializers.DateField(help_text="its Monday")
+    agreement = serializers.FloatField()
+    n = serializers.IntegerField()
+
+
 class AnnotatorShape(_Shape):
     annotator = serializers.CharField()
     judged = serializers.IntegerField()
@@ -99,6 +105,7 @@ class AnnotatorShape(_Shape):
     first_shown_share = serializers.FloatField(allow_null=True)
     first_shown_n = serializers.IntegerField()
     tie_rate = serializers.FloatField(allow_null=True)
+    agreement_by_week = WeekShape(many=True)
 
 
 class AttributeShape(_Shape):
@@ -123,6 +130,7 @@ class QualityShape(_Shape):
     cohen_kappa = KappaShape(many=True)
     fleiss_kappa = serializers.FloatField(allow_null=True)
     agreement_by_strength = StrengthShape(many=True)
+    agreement_by_week = WeekShape(many=True)
     attributes = serializers.DictField(child=AttributeShape())
     annotators = AnnotatorShape(many=True)
 

@@ -1,7 +1,5 @@
 """Review, gold and the work report over HTTP."""
 
-import csv
-import io
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -21,7 +19,7 @@ from feedback_app.annotation.reliability import annotator_reliability, check_sco
 from feedback_app.annotation.reviews import WaitingTask, waiting_reviews
 from feedback_app.annotation.services import judgment_as_json, make_gold, review_judgment
 from feedback_app.annotation.services.judging import response_ids
-from feedback_app.annotation.work_report import COLUMNS, work_report
+from feedback_app.annotation.work_report import work_csv, work_report
 from feedback_app.projects.models import Member
 from feedback_app.projects.permissions import get_project_for, require_role
 
@@ -133,7 +131,10 @@ class WorkApi(AnnotationView):
         )
         if request.query_params.get("file") != "csv":
             return Response(rows)
-        return _csv(rows, f"{project.slug}-work.csv")
+        return HttpResponse(
+            work_csv(rows), content_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": f'attachment; filename="{project.slug}-work.csv"'},
+        )  # fmt: skip
 
 
 def _day(request: Request, name: str) -> date | None:
@@ -144,16 +145,3 @@ def _day(request: Request, name: str) -> date | None:
         return date.fromisoformat(given)
     except ValueError as error:
         raise VerdictInvalid({name: [_("a day like 2026-11-25 is needed")]}) from error
-
-
-def _csv(rows: list[dict[str, Any]], name: str) -> HttpResponse:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    # A name that a spreadsheet would run as a formula is written as text.
-    writer.writerows({key: f"'{value}" if str(value).startswith(("=", "+", "-", "@")) else value
-                      for key, value in row.items()} for row in rows)  # fmt: skip
-    return HttpResponse(
-        text.getvalue(), content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )  # fmt: skip

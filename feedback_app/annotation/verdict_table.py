@@ -6,6 +6,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date, timedelta
 from itertools import combinations
 from typing import Any
 
@@ -25,6 +26,7 @@ CATEGORIES = 3
 KINDS = (Task.Kind.NORMAL, Task.Kind.GATE)
 MOST_RESPONSES = 9
 SILENT = -1  # of a pair with an unranked response, and of a strength that was not given
+MONDAY_BEFORE_1970 = 3  # days: 1970-01-01 was a Thursday
 UNRANKED = 9  # ranks are 0 to 8
 
 
@@ -32,7 +34,8 @@ UNRANKED = 9  # ranks are 0 to 8
 class VerdictTable:
     """Judgments (N) by task, and within a task by annotator; surplus ones stand in it, but speak of no pair (P).
 
-    task counts up from 0, annotator is a user's id, strength -1 where none was given, seconds NaN where unknown.
+    task counts up from 0, annotator is a user's id, strength -1 where none was given, seconds NaN where unknown, day
+    counts from 1970-01-01 (UTC).
     verdicts: a row a pair of responses, by canonical position: first, second, tie, or -1 where it says nothing.
     preferred_first: whether the preferred one of the pair was shown first, -1 where nobody can know.
     """
@@ -42,6 +45,7 @@ class VerdictTable:
     surplus_N: Booleans
     strength_N: Integers
     seconds_N: Floats
+    day_N: Integers
     verdicts_PN: list[Integers]
     preferred_first_PN: list[Integers]
 
@@ -107,6 +111,23 @@ class VerdictTable:
                 agreed += np.bincount(strength[(said == other_said)[given]], minlength=size)
         return agreed, compared
 
+    def agreement_by_week(self) -> tuple[list[date], Integers, Integers]:
+        """Return the weeks' Mondays (W), and by annotator how often they agreed and could have (A + 1, W).
+
+        Annotators are in order of id, all of them together last. Two judgments meet in the week of the later one.
+        """
+        people, number_N = np.unique(self.annotator_N, return_inverse=True)
+        weeks, slot_N = np.unique((self.day_N + MONDAY_BEFORE_1970) // 7, return_inverse=True)
+        agreed, compared = (np.zeros((len(people) + 1, len(weeks)), np.int64) for _ in range(2))
+        for rows, others, said, other_said in self.meetings():
+            slot = np.maximum(slot_N[rows], slot_N[others])
+            for who in (number_N[rows], number_N[others], np.full(len(rows), len(people))):
+                cells, size = who * len(weeks) + slot, compared.size
+                compared += np.bincount(cells, minlength=size).reshape(compared.shape)
+                agreed += np.bincount(cells[said == other_said], minlength=size).reshape(compared.shape)
+        mondays = [date(1970, 1, 1) + timedelta(days=7 * week - MONDAY_BEFORE_1970) for week in weeks.tolist()]
+        return mondays, agreed, compared
+
 
 def read_verdicts(*, project: Project, simulated: bool) -> VerdictTable:
     """Read the project's judgments that are not void: simulated ones, or all others."""
@@ -123,6 +144,7 @@ def read_verdicts(*, project: Project, simulated: bool) -> VerdictTable:
         surplus_N=surplus_N,
         strength_N=columns["strength"].astype(np.int64),
         seconds_N=columns["seconds"].astype(np.float64),
+        day_N=columns["day"].astype(np.int64),
         verdicts_PN=verdicts,
         preferred_first_PN=preferred_first,
     )
@@ -170,7 +192,7 @@ def _slots(shown_NK: Integers) -> Integers:
 # A field of PostgreSQL's binary COPY is its length and its bytes; none here is NULL, so every row is as long.
 _FIELDS: tuple[tuple[str, Any], ...] = (
     ("task", (">u8", (2,))), ("annotator", ">i8"), ("ranks", ">i8"), ("shown", ">i8"), ("surplus", "?"),
-    ("strength", ">i8"), ("seconds", ">f8"),
+    ("strength", ">i8"), ("seconds", ">f8"), ("day", ">i8"),
 )  # fmt: skip
 _ROW = np.dtype(
     [("fields", ">i2"), *(part for name, kind in _FIELDS for part in ((f"{name}_length", ">i4"), (name, kind)))]
@@ -183,7 +205,8 @@ _COPY = """
 COPY (
     SELECT j.task_id, j.annotator_id::bigint, ('1' || array_to_string(j.ranks, '', '9'))::bigint,
         CASE WHEN j.origin = 'imported' THEN 1 ELSE ('1' || array_to_string(a.shown_order, ''))::bigint END,
-        j.surplus, coalesce(j.strength, -1)::bigint, coalesce(j.lead_time, j.active_seconds, 'NaN')::float8
+        j.surplus, coalesce(j.strength, -1)::bigint, coalesce(j.lead_time, j.active_seconds, 'NaN')::float8,
+        ((j.created_at AT TIME ZONE 'UTC')::date - date '1970-01-01')::bigint
     FROM annotation_judgment j
     JOIN annotation_assignment a ON a.id = j.assignment_id
     JOIN annotation_task t ON t.id = j.task_id

@@ -1,5 +1,8 @@
 """The work report: what each person judged on each day, and what became of it."""
 
+import csv
+import io
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
@@ -51,3 +54,29 @@ def work_report(
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     shown = {"annotator": row["annotator__username"], "active_minutes": round((row["seconds"] or 0.0) / 60, 1)} | row
     return {name: shown[name] for name in COLUMNS}
+
+
+SUMS = COLUMNS[2:]
+
+
+def work_totals(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row a person with the sums of their days, by name."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        total = found.setdefault(row["annotator"], {"annotator": row["annotator"], "days": 0, **dict.fromkeys(SUMS, 0)})
+        total["days"] += 1
+        for name in SUMS:
+            total[name] += row[name]
+    return sorted(found.values(), key=lambda total: str(total["annotator"]))
+
+
+def work_csv(rows: Iterable[dict[str, Any]]) -> str:
+    """Return the report as a file for spreadsheets; a name that one would run as a formula is written as text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(
+        {key: f"'{value}" if str(value).startswith(("=", "+", "-", "@")) else value for key, value in row.items()}
+        for row in rows
+    )
+    return text.getvalue()

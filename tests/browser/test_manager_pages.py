@@ -16,7 +16,7 @@ from feedback_app.projects.models import Member, Project
 from feedback_app.projects.services import publish_protocol
 from tests.browser.accessibility import RULES
 from tests.browser.conftest import OpenPage
-from tests.factories import make_project, make_user
+from tests.factories import make_judgment, make_project, make_task, make_user
 from tests.web.judged import as_lines, judged_rows, run_rows
 
 
@@ -78,10 +78,13 @@ def filled(transactional_db: None) -> tuple[Project, User]:
     """A project with something on every page, and its manager."""
     project = make_project("tea", name="Tea", guidelines="# Be fair\n\nA `word`.", overlap=3)
     boss = make_user(project, Member.Role.MANAGER, username="mia")
+    first = make_task(project)
     run_rows(project, judged_rows(10), by=boss)
     create_dataset_version(project=project, format="preference", options={"split": "all"})
     create_dataset_version(project=project, format="preference", options={"combine": "majority"})
     index_examples(project=project)
+    for name, ranks in (("ann", (0, 1)), ("bob", (1, 0))):
+        make_judgment(first, make_user(project, username=name), ranks)
     measure_duplicates(project=project, threshold=0.5)
     publish_protocol(project=project, protocol="instructgpt")
     create_invitation(project=project, role=Member.Role.ANNOTATOR, days=7, uses=3, created_by=boss, note="Autumn")
@@ -97,7 +100,8 @@ def paths(project: Project) -> list[str]:
     base, task = f"/p/{project.slug}/", project.tasks.first()
     assert task is not None
     below = [
-        "tasks/", f"tasks/{task.pk}/", "quality/", "quality/fitted/", "data/", "data/versions/2/?against=1",
+        "tasks/", f"tasks/{task.pk}/", "review/", f"review/{task.pk}/", "work/", "history/",
+        "quality/", "quality/fitted/", "data/", "data/versions/2/?against=1",
         "data/browse/?unjudged=on", "data/figures/", "data/erase/", "data/import/",
         f"data/import/{ImportJob.objects.get().pk}/", "settings/", "settings/protocol/", "settings/guidelines/",
         "settings/people/", "settings/notifications/",

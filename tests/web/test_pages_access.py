@@ -38,7 +38,7 @@ ADMINISTRATORS = {"projects/new/", "hosts/"}
 ANNOTATOR, REVIEWER, MANAGER = Member.Role.ANNOTATOR, Member.Role.REVIEWER, Member.Role.MANAGER
 # Least roles below p/<slug:slug>/, where they are written twice on purpose.
 LEAST = {
-    "judge/": ANNOTATOR, "history/": ANNOTATOR,
+    "judge/": ANNOTATOR, "history/": ANNOTATOR, "work/": ANNOTATOR,
     "tasks/": REVIEWER, "tasks/<uuid:task_id>/": REVIEWER, "tasks/change/": MANAGER, "tasks/sample/": MANAGER,
     "tasks/prompts/": MANAGER, "tasks/<uuid:task_id>/judgments/<uuid:judgment_id>/void/": MANAGER,
     "review/": REVIEWER, "review/<uuid:task_id>/": REVIEWER, "review/<uuid:task_id>/decide/": REVIEWER,

@@ -7,11 +7,12 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from feedback_app.annotation.figures import kappa_square, pace_of, share_with_interval, spark_bars
+from feedback_app.annotation.figures import kappa_square, pace_of, share_with_interval, spark_bars, weeks_drawn
 from feedback_app.annotation.models import Judgment
+from feedback_app.annotation.quality import measure_quality
 from feedback_app.intervals import wilson_interval
 from feedback_app.projects.models import Member, Project
-from tests.factories import make_judgment, make_project, make_task, make_user
+from tests.factories import make_judgment, make_project, make_task, make_tasks, make_user
 from tests.web.judged import judged_rows, run_rows
 
 pytestmark = pytest.mark.django_db
@@ -149,3 +150,46 @@ def test_many_annotators_cost_no_more_queries(
     run_rows(project, judged_rows(10))
     with django_assert_max_num_queries(14):
         manager.get(f"/p/{project.slug}/quality/")
+
+
+def test_agreement_stands_by_the_week_of_the_later_verdict() -> None:
+    project = make_project(overlap=2)
+    ann, bob = (make_user(project, username=name) for name in ("ann", "bob"))
+    first, second, third = make_tasks(project, 3)
+    for task, ranks in ((first, (0, 1)), (second, (0, 1)), (third, (1, 0))):
+        make_judgment(task, ann)
+        later = make_judgment(task, bob, ranks)
+        # 2026-03-02 is a Monday: the Sunday before belongs to the week of 2026-02-23.
+        day = {first: "2026-03-01T23:59Z", second: "2026-03-02T00:00Z", third: "2026-03-08T12:00Z"}[task]
+        Judgment.objects.filter(pk=later.pk).update(created_at=day)
+    Judgment.objects.filter(annotator=ann).update(created_at="2026-02-25T12:00Z")
+    quality = measure_quality(project=project)
+    weeks = [("2026-02-23", 1.0, 1), ("2026-03-02", 0.5, 2)]
+    for rows in (quality, *quality["annotators"]):
+        assert [tuple(row.values()) for row in rows["agreement_by_week"]] == weeks
+    # Two of at least eight weeks; the second week's half stands half way down.
+    drawn = weeks_drawn(quality["agreement_by_week"])
+    assert [(week["x"], week["step"], week["y"]) for week in drawn] == [(0, 12.5, 0), (12.5, 12.5, 50)]
+    assert weeks_drawn([]) == []
+
+
+def test_work_by_day_is_ones_own_for_an_annotator_and_everybodys_above(project: Project) -> None:
+    ann, bob = (make_user(project, username=name) for name in ("ann", "bob"))
+    task, other = make_tasks(project, 2)
+    make_judgment(task, ann)
+    make_judgment(other, ann)
+    make_judgment(task, bob)
+    old = make_judgment(other, bob)
+    Judgment.objects.filter(pk=old.pk).update(created_at="2026-01-05T12:00Z")
+    pages = {}
+    for user in (ann, make_user(project, Member.Role.REVIEWER)):
+        client = Client()
+        client.force_login(user)
+        pages[user.username] = client.get(f"/p/{project.slug}/work/", {"since": "2026-01-01", "until": ""})
+    own, all_of_them = pages.values()
+    assert [(row["annotator"], row["judged"]) for row in own.context["rows"]] == [("ann", 2)]
+    assert [(row["annotator"], row["days"], row["judged"]) for row in all_of_them.context["totals"]] == [
+        ("ann", 1, 2), ("bob", 2, 2),
+    ]  # fmt: skip
+    assert f"/api/v1/projects/{project.slug}/work/?file=csv&amp;since=2026-01-01" in own.content.decode()
+    assert client.get(f"/p/{project.slug}/work/", {"since": "tomorrow"}).status_code == 422

@@ -37,6 +37,7 @@ def _quality_page(request: ProjectRequest, *, status: int = 200, form: VoidForm 
             row | {"agreed": figures.share_with_interval(row["agreement"], row["n"])}
             for row in measured["agreement_by_strength"]
         ],
+        "weeks": figures.weeks_drawn(measured["agreement_by_week"]),
         "annotators": _annotators(request, measured),
         "days": figures.DAYS,
         "form": form or VoidForm(project=project),
@@ -57,6 +58,7 @@ def _annotators(request: ProjectRequest, measured: dict[str, Any]) -> list[dict[
             "bars": figures.spark_bars(paces.get(row["annotator"], idle)),
             "recent": sum(paces.get(row["annotator"], idle)),
             "agreed": figures.share_with_interval(row["agreement"], row["agreement_n"]),
+            "weeks": figures.weeks_drawn(row["agreement_by_week"]),
             "first_shown": figures.share_with_interval(row["first_shown_share"], row["first_shown_n"]),
             **{name: found.get(row["annotator"]) for name, found in by_username.items()},
         }
