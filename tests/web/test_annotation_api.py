@@ -10,7 +10,8 @@ from django.core.management import call_command
 from django.test import Client
 
 from feedback_app.accounts.models import User
-from feedback_app.annotation.models import Assignment, Judgment, Task
+from feedback_app.annotation.models import Assignment, Judgment, Response, Task
+from feedback_app.annotation.services.erasing import erase_annotators
 from feedback_app.projects.models import Member, Project
 from feedback_app.projects.services import publish_protocol, remove_member, set_paused
 from tests.factories import canonical_ids, make_policy, make_project, make_task, make_tasks, make_token, make_user
@@ -235,6 +236,29 @@ def test_a_revision_replaces_the_verdict_and_keeps_the_old_one(project: Project,
     assert api.send("put", f"judgments/{stored['id']}/", {"ranking": "no"}).json().keys() == {"ranking"}
 
 
+def test_a_rewrite_is_a_response_of_its_prompt_that_follows_the_revision_and_its_writer() -> None:
+    project = make_project(protocol="rewrite")
+    author = make_user(project)
+    task = make_task(project)
+    api = Api(author, project)
+    ids = [response["id"] for response in api.next().json()["responses"]]
+    body = {"ranking": [[ids[0]], [ids[1]]], "rewrites": {ids[0]: "好多了。", ids[1]: "Shorter."}}
+    stored = api.send("post", f"tasks/{task.pk}/judgments/", body).json()
+    rewrites = Response.objects.filter(source="rewrite", prompt=task.prompt, written_by=author)
+    assert {(response.text, response.sampling["rewrite_of"]) for response in rewrites} == {
+        ("好多了。", ids[0]), ("Shorter.", ids[1]),
+    }  # fmt: skip
+    page = Client()
+    page.force_login(make_user(project, Member.Role.REVIEWER))
+    assert "好多了。" in page.get(f"/p/{project.slug}/review/{task.pk}/").content.decode()
+    kept = rewrites.get(text="Shorter.")
+    assert api.send("put", f"judgments/{stored['id']}/", body | {"rewrites": {ids[1]: "Shorter."}}).status_code == 200
+    assert rewrites.get() == kept
+    assert len(canonical_ids(task)) == 2  # nobody is shown it unasked
+    erase_annotators(project=project, annotators=[author])
+    assert not Response.objects.filter(source="rewrite").exists()
+
+
 def test_only_its_author_edits_a_judgment(project: Project, api: Api) -> None:
     make_task(project)
     stored = api.submit(api.next().json()).json()
@@ -331,6 +355,6 @@ def test_the_openapi_schema_builds_without_a_warning(capsys: pytest.CaptureFixtu
         line.strip().removeprefix("/api/v1/") for line in file.read_text().splitlines() if line.startswith("  /api")
     ]
     mine = [path.split("{")[0] for path in paths if "/tasks/" in path or path.startswith(("tasks/", "judgments/"))]
-    assert sorted(mine) == sorted([*["judgments/"] * 2, "projects/", *["tasks/"] * 6])
+    assert sorted(mine) == sorted([*["judgments/"] * 2, *["projects/"] * 2, *["tasks/"] * 6])
     noise = "".join(capsys.readouterr())
     assert "annotation/api.py" not in noise, noise

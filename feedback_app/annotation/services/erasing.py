@@ -18,6 +18,7 @@ from feedback_app.annotation.models import (
     Task,
 )
 from feedback_app.annotation.services.reservations import RELEASE
+from feedback_app.annotation.services.rewrites import erase_rewrites
 from feedback_app.projects.models import Project
 
 
@@ -49,6 +50,7 @@ def erase_annotators(*, project: Project, annotators: Collection[User]) -> Erase
     # A repeat asks one person once more for one judgment: with the judgment it goes whole.
     repeats = list(Task.objects.filter(repeat_of__in=judgments).values_list("pk", flat=True))
     _delete_judgments(judgments)
+    erase_rewrites(project=project, writers=annotators)
     assignments.delete()
     Task.objects.filter(pk__in=repeats).delete()
     _give_back("counted", counted)

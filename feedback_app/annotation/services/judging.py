@@ -24,6 +24,7 @@ from feedback_app.annotation.models import (
 )
 from feedback_app.annotation.services.checks import CHECKED_KINDS, ask_third_judgment, record_check
 from feedback_app.annotation.services.reservations import HEARTBEAT_SECONDS, MEMBER
+from feedback_app.annotation.services.rewrites import keep_rewrites
 from feedback_app.annotation.verdicts import Verdict, hash_body, parse_verdict, read_protocol
 from feedback_app.metrics import COMPARISONS
 from feedback_app.prepared import fetch_prepared
@@ -139,6 +140,8 @@ def _store(task_id: UUID, annotator: User, place: _Place, body: Mapping[str, Any
         "body_sha256": digest, "at": now,
     }  # fmt: skip
     fetch_prepared(_STORE, values)
+    if verdict.rewrites:
+        keep_rewrites(judgment_id=identity)
     if place.task_kind in CHECKED_KINDS:
         record_check(judgment_id=identity)
     elif values["counts"] and place.full_of_two:
@@ -229,6 +232,8 @@ def _replace(judgment: Judgment, verdict: Verdict, responses: Sequence[str], edi
         setattr(judgment, _attribute(name), getattr(verdict, _attribute(name)))
     judgment.revision += 1
     judgment.save(update_fields=[_attribute(name) for name in _CONTENT] + ["revision", "updated_at"])
+    if verdict.rewrites or before["rewrites"]:
+        keep_rewrites(judgment_id=judgment.pk)
     # One that was sent back waits for its reviewer again.
     Review.objects.filter(judgment=judgment, outcome=Review.Outcome.SENT_BACK).update(outcome=Review.Outcome.REVISED)
 
