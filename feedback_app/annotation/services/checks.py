@@ -37,6 +37,8 @@ def record_check(*, judgment_id: UUID) -> Check | None:
     check = Check.objects.create(
         judgment=judgment, project=judgment.project, annotator=judgment.annotator, kind=judgment.task.kind, score=score
     )
+    if not _may_act(judgment):
+        return check
     member = Member.objects.select_for_update().filter(project=judgment.project, user=judgment.annotator).first()
     if member is not None and member.role == Member.Role.ANNOTATOR:
         if judgment.task.kind == Task.Kind.QUALIFICATION:
@@ -46,11 +48,20 @@ def record_check(*, judgment_id: UUID) -> Check | None:
     return check
 
 
+def _may_act(judgment: Judgment) -> bool:
+    """Say whether any rule could follow; where none can, a checked submit takes hardly longer than any other."""
+    project = judgment.project
+    if judgment.task.kind == Task.Kind.QUALIFICATION:
+        return project.qualification_pass is not None
+    bounds = (project.pause_gold_below, project.pause_consistency_below, project.pause_seconds_below)
+    return any(bound is not None for bound in bounds)
+
+
 def _score(judgment: Judgment) -> float | None:
     if judgment.task.kind == Task.Kind.REPEAT:
         before = judgment.task.repeat_of
         return None if before is None else pair_agreement(judgment.ranks, before.ranks)
-    answer = GoldAnswer.objects.filter(task=judgment.task).first()
+    answer: GoldAnswer | None = getattr(judgment.task, "gold_answer", None)  # joined already
     if answer is None:
         return None
     ranked = gold_agreement(judgment.ranks, answer.ranks)

@@ -296,6 +296,10 @@ def _pick(*, start: str, locked: str, move: str) -> str:
     statement = _PICK.format(
         choose=_CHOOSE.format(start=start, fit=_FIT, locked=locked, move=move), order=_RANDOM_ORDER
     )
+    return _short(statement)
+
+
+def _short(statement: str) -> str:
     # psycopg reads a statement of 4,096 characters or more anew at each call: without its indentation it is shorter.
     return " ".join(statement.split())
 
@@ -304,4 +308,4 @@ def _pick(*, start: str, locked: str, move: str) -> str:
 _QUICK = _pick(start=_REMEMBERED, locked="SKIP LOCKED", move=f"first_fit.position - 1 > level.start + {POSITION_SLACK}")
 # From the very beginning, waiting for what others have locked, and putting the position right.
 _WHOLE = _pick(start="0", locked="", move="true")
-_WITH_ANSWER = _PICK.format(choose=_CHOOSE_WITH_ANSWER, order=_OPPOSITE_ORDER)
+_WITH_ANSWER = _short(_PICK.format(choose=_CHOOSE_WITH_ANSWER, order=_OPPOSITE_ORDER))
