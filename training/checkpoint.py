@@ -86,7 +86,7 @@ class OutputDirectory:
         target = self.checkpoints / f"{update:08d}.pt"
         fresh = target.with_suffix(".new")
         content = {"update": update, "state": state, "random": random_state(), "lines": self.progress.stat().st_size}
-        torch.save(content, fresh)
+        _save(content, fresh)
         _sync(fresh)
         _sync(self.progress)
         fresh.rename(target)
@@ -144,6 +144,21 @@ class OutputDirectory:
         for name in manifest["files"]:
             _sync(self.path / name)
         _write_atomically(self.path / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def _save(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint or nothing: a full disk says so, in place of PyTorch's words, and gets its room back."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:
+        path.unlink()
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
 def directory_sha256(directory: Path) -> str:
