@@ -291,7 +291,7 @@ CELERY_BEAT_SCHEDULER = "feedback_app.beat:SteadyScheduler"
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     name: {"task": f"feedback_app.{app}.tasks.{name}", "schedule": seconds, "options": {"expires": seconds - 1}}
     for app, name, seconds in (
-        ("rounds", "tick_rounds", 15.0),
+        ("rounds", "tick_rounds", 10.0),
         ("rounds", "tick_queue", 15.0),
         ("rounds", "tick_serving", 15.0),
         ("rounds", "tick_retention", 3600.0),

@@ -6,6 +6,7 @@ from typing import Any
 from django.utils.translation import gettext, gettext_noop
 
 from feedback_app.notifications.models import Notification
+from feedback_app.sentences import say_sentence
 
 Kind = Notification.Kind
 WORDS: dict[str, str] = {
@@ -34,4 +35,5 @@ ROLLED_BACK: dict[str, str] = {
 def say(kind: str, values: Mapping[str, Any]) -> str:
     """Return the sentence of an event."""
     words = ROLLED_BACK[values["cause"]] if kind == Kind.ROLLED_BACK else WORDS[kind]
-    return gettext(words) % values
+    said = {name: say_sentence(kept) for name, kept in values.get("kept", {}).items()}
+    return gettext(words) % {**values, **said}

@@ -21,7 +21,7 @@ def announce_round(held: Round) -> None:
     if kind is None:
         return
     values = {
-        "number": held.number, "round": str(held.pk), "why": held.error,
+        "number": held.number, "round": str(held.pk), "why": held.error, "kept": {"why": held.why} if held.why else {},
         "policy": held.policy.name if held.policy else "",
     }  # fmt: skip
     announce(

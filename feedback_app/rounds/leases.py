@@ -16,8 +16,9 @@ from django.db.models.functions import Now
 from feedback_app.rounds.models import Round, Simulation, Trial
 
 logger = logging.getLogger(__name__)
-# Renewed every few seconds: a worker that stops renewing is taken to be gone after this. With the beat's tick of 15
-# seconds behind it, another goes on within 30. All by the database's clock: workers' own may differ.
+# Renewed every few seconds: a worker that stops renewing is taken to be gone after this. With the beat's tick of 10
+# seconds behind it, and the time that a message takes, another goes on within 30. All by the database's clock: workers'
+# own may differ.
 LEASE = timedelta(seconds=15)
 RENEW_EVERY_S = 3.0
 # The database does not answer: it restarts, or the way to it is cut. Nothing is wrong with the round.
@@ -58,6 +59,7 @@ def claim_round(*, round_id: UUID) -> Round | None:
         lease_owner=owner_name(),
         lease_until=Now() + LEASE,
         error="",
+        why={},
     )
     if not taken:
         return None

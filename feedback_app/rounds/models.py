@@ -73,6 +73,7 @@ class Round(models.Model):
     pause_requested = models.BooleanField(default=False)
     gate = models.JSONField(default=dict, blank=True)
     error = models.TextField(blank=True)
+    why = models.JSONField(default=dict, blank=True, help_text=_("what the error was made of, for any language"))
     simulated = models.BooleanField(default=False, help_text=_("trains on simulated judgments too"))
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)

@@ -18,7 +18,7 @@ from feedback_app.rounds.curves import pace
 from feedback_app.rounds.figures import Figure, compared, skill_figures
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.selectors import rounds_of
-from feedback_app.rounds.sentences import say_sentence
+from feedback_app.sentences import say_sentence
 
 State = RoundStep.State
 

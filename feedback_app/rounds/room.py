@@ -5,12 +5,14 @@ from pathlib import Path
 
 from django.conf import settings
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from feedback_app.projects.models import Project
 from feedback_app.rounds.estimates import estimate_round
 from feedback_app.rounds.models import Round
 from feedback_app.rounds.recipes import Recipe
 from feedback_app.rounds.workspace import round_dir
+from feedback_app.sentences import SaidError
 
 GIB = 2**30
 # What a round of a small model takes: asked for where the model's weights are not here to be counted.
@@ -19,7 +21,7 @@ USUAL_BYTES = 6 * GIB
 LEFT_BYTES = GIB // 2
 
 
-class NoRoom(ValueError):
+class NoRoom(SaidError):
     """A round does not fit on the disk, or takes more of it than its recipe allows; the message says how much."""
 
 
@@ -50,12 +52,15 @@ def check_limits(held: Round) -> None:
     allowed = held.config.get("max_disk_gb", 0.0) * GIB
     if allowed and (taken := bytes_below(round_dir(held))) > allowed:
         raise NoRoom(
-            f"the round's disk limit (max_disk_gb) has passed: {taken / GIB:.1f} GiB are taken,"
-            f" {allowed / GIB:g} are allowed"
-        )
+            gettext_noop(
+                "the round's disk limit (max_disk_gb) has passed: %(taken)s GiB are taken, %(allowed)s are allowed"
+            ),
+            taken=f"{taken / GIB:.1f}", allowed=f"{allowed / GIB:g}",
+        )  # fmt: skip
     free = shutil.disk_usage(settings.DATA_DIR).free
     if free < LEFT_BYTES / 2:
-        raise NoRoom(f"only {free / 2**20:.0f} MiB are free in {settings.DATA_DIR}: the round stops before it is full")
+        words = gettext_noop("only %(free)s MiB are free in %(folder)s: the round stops before it is full")
+        raise NoRoom(words, free=f"{free / 2**20:.0f}", folder=str(settings.DATA_DIR))
 
 
 def bytes_below(folder: Path) -> int:

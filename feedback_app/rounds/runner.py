@@ -14,9 +14,10 @@ from feedback_app.rounds.announcing import announce_round
 from feedback_app.rounds.leases import DATABASE_AWAY, LeaseLost, claim_round, fenced, kept, renew_lease
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.steps import STEPS
-from feedback_app.rounds.steps.inputs import bring_what_it_stands_on
+from feedback_app.rounds.steps.inputs import bring_what_it_stands_on, metrics_of
 from feedback_app.rounds.supervisor import Cancelled, StepFailed, StepRun
-from feedback_app.rounds.workspace import find_complete, is_complete, mirror_step, step_dir, was_made
+from feedback_app.rounds.workspace import find_complete, is_complete, mirror_step, step_dir
+from feedback_app.sentences import SaidError
 from training.records import DataError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def _work(held: Round) -> Round | None:
         _end(held, Round.State.CANCELLED, "")
     except (StepFailed, DataError) as error:
         logger.exception("round=%s fence=%s failed", held.pk, held.fence)
-        _end(held, Round.State.FAILED, str(error))
+        _end(held, Round.State.FAILED, str(error), error.kept if isinstance(error, SaidError) else None)
     except DATABASE_AWAY:
         # Nothing is known to be wrong with the round: it keeps its state, and once the lease has run out goes on.
         logger.exception("round=%s fence=%s: left to the next worker, for the database is away", held.pk, held.fence)
@@ -87,8 +88,14 @@ def _stands(step: RoundStep) -> bool:
     if step.name in WITHOUT_DIRECTORY or not step.directory:
         return True
     directory = settings.DATA_DIR / step.directory
-    parts = ("model", "judge") if step.name == RoundStep.Name.REWARD else ("",)
-    return all(is_complete(directory / part) for part in parts if part != "judge" or was_made(directory / part))
+    return all(is_complete(directory / part) for part in _parts_of(step))
+
+
+def _parts_of(step: RoundStep) -> list[str]:
+    """Return the directories that a finished step has made, below its own."""
+    if step.name != RoundStep.Name.REWARD:
+        return [""]
+    return ["model", *(["judge"] if metrics_of(step.round, RoundStep.Name.EXPORT)["pairs/judge"] else [])]
 
 
 def _run_step(run: StepRun) -> dict[str, Any]:
@@ -161,13 +168,13 @@ def _leave(held: Round, state: Round.State) -> None:
         announce_round(locked)
 
 
-def _end(held: Round, state: Round.State, error: str) -> None:
-    """End the round, unless another worker has it by now."""
+def _end(held: Round, state: Round.State, error: str, kept_why: dict[str, Any] | None = None) -> None:
+    """End the round, unless another worker has it by now; kept_why is what the error was made of."""
     try:
         with fenced(round_id=held.pk, fence=held.fence) as locked:
             locked.state, locked.error, locked.lease_until = state, error, None
-            locked.finished_at = timezone.now()
-            locked.save(update_fields=["state", "error", "lease_until", "finished_at"])
+            locked.why, locked.finished_at = kept_why or {}, timezone.now()
+            locked.save(update_fields=["state", "error", "why", "lease_until", "finished_at"])
             withdraw_blind_tasks(round_id=locked.pk)
             announce_round(locked)
             if state != Round.State.SUCCEEDED:

@@ -14,12 +14,15 @@ from feedback_app.rounds.hosts import waiting_words
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.reports import gate_rows, running_step
 from feedback_app.rounds.selectors import usable_judgments
+from feedback_app.sentences import say_sentence
 
 State = Round.State
-# After this a queued round has no worker: a bell is answered at once, and beat rings again every 15 seconds.
+# After this a queued round has no worker: a bell is answered at once, and beat rings again every 10 seconds.
 UNCLAIMED_AFTER = timedelta(seconds=45)
 # A process that the kernel killed, as Python and as a shell tell it.
 KILLED = re.compile(r"exit code (-9|137)\b")
+# As the kernel says it, and PyTorch of a file that it could write no further.
+FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,11 @@ def _rejected(held: Round, now: datetime) -> Standing:
 def _failed(held: Round, now: datetime) -> Standing:
     step = next((s for s in held.steps.all() if s.state == RoundStep.State.FAILED), running_step(held))
     name = step.get_name_display() if step else _("the round")
-    text = _("%(step)s failed: %(why)s") % {"step": capfirst(name), "why": held.error.rstrip(".")}
+    why = say_sentence(held.why) if held.why else held.error
+    text = _("%(step)s failed: %(why)s") % {"step": capfirst(name), "why": why.rstrip(".")}
     hint = ""
+    if FULL.search(held.error):
+        hint = _("The disk is full: make room, and let it go on from its last checkpoint.")
     if KILLED.search(held.error):
         hint = _("It was killed, most likely for want of memory: a smaller batch, shorter texts or LoRA need less.")
     return Standing(" ".join(filter(None, (f"{text}.", hint, _kept(held)))), "danger", ("retry", "again"))

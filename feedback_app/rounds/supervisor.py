@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from django.db import connection
+from django.utils.translation import gettext_noop as _
 
 from feedback_app.rounds.leases import DATABASE_AWAY, LEASE, RENEW_EVERY_S, LeaseLost, fenced, renew_lease
 from feedback_app.rounds.machine import Gauge
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.room import NoRoom, check_limits
 from feedback_app.rounds.trainers import last_words, log_path, trainer, write_command
+from feedback_app.sentences import SaidError
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.3
@@ -26,7 +28,7 @@ LOOK_AT_DISK_EVERY_S = 20.0
 STOPPED = 130
 
 
-class StepFailed(RuntimeError):
+class StepFailed(SaidError):
     """A step ended without its result; the message is for the manager."""
 
 
@@ -54,7 +56,7 @@ class StepRun:
         if now - self.renewed_at < RENEW_EVERY_S:
             return
         try:
-            cancel, _ = renew_lease(round_id=self.held.pk, fence=self.held.fence)
+            cancel, _pause = renew_lease(round_id=self.held.pk, fence=self.held.fence)
         except DATABASE_AWAY as error:
             self._bear(error)
             return
@@ -62,13 +64,13 @@ class StepRun:
         if cancel:
             raise Cancelled
         if now > self.deadline:
-            raise StepFailed("the round's time limit (max_hours) has passed")
+            raise StepFailed(_("the round's time limit (max_hours) has passed"))
         if now - self.disk_looked_at >= LOOK_AT_DISK_EVERY_S:
             self.disk_looked_at = now
             try:
                 check_limits(self.held)
             except NoRoom as error:
-                raise StepFailed(str(error)) from error
+                raise StepFailed(error.kept["words"], **error.kept["values"]) from error
 
     def report(self, lines: list[dict[str, Any]] | None, usage: dict[str, Any] | None) -> None:
         """Put what the trainer has written so far, and what it takes, into the step's row; None is nothing new."""
@@ -110,9 +112,11 @@ def run_trainer(
     log = log_path(directory)
     code = _supervise(run, command, log, directory / "progress.jsonl", part)
     if code < 0 or code == STOPPED:
-        raise TrainerKilled(f"{stage} was ended by a signal (exit code {code}): {last_words(log)}")
+        words = _("%(stage)s was ended by a signal (exit code %(code)s): %(last)s")
+        raise TrainerKilled(words, stage=stage, code=code, last=last_words(log))
     if code != 0:
-        raise StepFailed(f"{stage} ended with exit code {code}: {last_words(log)}")
+        words = _("%(stage)s ended with exit code %(code)s: %(last)s")
+        raise StepFailed(words, stage=stage, code=code, last=last_words(log))
 
 
 def _supervise(run: StepRun, command: Sequence[str], log: Path, progress: Path, part: str) -> int:

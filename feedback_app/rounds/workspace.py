@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from django.conf import settings
 
 from feedback_app.rounds.models import Round
-from feedback_app.serving.artifacts import bring_here, is_mirrored, mirror
+from feedback_app.serving.artifacts import bring_here, mirror
 from training.records import MANIFEST, DataError, Manifest, file_sha256, verify_manifest
 
 # All that a resume reads; whole by construction, for checkpoints are renamed into place and progress is cut back.
@@ -54,11 +55,6 @@ def find_complete(held: Round, name: str, *, since: int = 1) -> Path | None:
     return None
 
 
-def was_made(directory: Path) -> bool:
-    """Say whether a step's directory is here or in the store."""
-    return directory.exists() or is_mirrored(directory)
-
-
 def mirror_step(directory: Path) -> None:
     """Copy what a step made into the artifact store: each directory in it that has a manifest."""
     for manifest in sorted({directory / MANIFEST, *directory.glob(f"*/{MANIFEST}")}):
@@ -87,6 +83,26 @@ def take_over(held: Round, name: str, *, since: int = 1) -> tuple[Path, bool]:
             return target, True
     shutil.rmtree(target, ignore_errors=True)
     return target, False
+
+
+def gather(held: Round, name: str, parts: Sequence[Path]) -> Path:
+    """Return the one directory that holds a step's parts, linked into this fence's where fences made them apart.
+
+    Linked, not moved, as checkpoints are; each part's manifest last, so that a part is whole or is not there.
+    """
+    if len({part.parent for part in parts}) == 1:
+        return parts[0].parent
+    target = step_dir(held, name)
+    for part in parts:
+        if part.parent == target:
+            continue
+        shutil.rmtree(target / part.name, ignore_errors=True)
+        files = sorted((path for path in part.rglob("*") if path.is_file()), key=lambda path: path == part / MANIFEST)
+        for path in files:
+            copy = target / path.relative_to(part.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            _link(path, copy)
+    return target
 
 
 def _link(source: Path, target: Path) -> None:

@@ -83,8 +83,10 @@ def result_of(stack: Stack, client: httpx.Client, round_id: str) -> dict[str, An
     made: dict[str, Any] = {}
     folder = folder_of(stack, round_id)
     for step in ("reward/model", "reward/judge", "ppo"):
-        # One fence alone has finished each: what is whole is never made twice.
-        [manifest] = folder.glob(f"f*/{step}/manifest.json")
+        # One fence alone has finished each: what is whole is never made twice, though others may link to it.
+        found = list(folder.glob(f"f*/{step}/manifest.json"))
+        manifest = found[0]
+        assert all(manifest.samefile(other) for other in found), found
         files = json.loads(manifest.read_text())["files"]
         made[step] = {name: file["sha256"] for name, file in files.items() if name.endswith(".safetensors")}
         assert made[step]

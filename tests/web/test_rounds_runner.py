@@ -1,20 +1,25 @@
 """Working on a round: step by step, each skipped where it stands whole, none trusted that does not."""
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
 from django.db import OperationalError
-from django.utils import timezone
+from django.utils import timezone, translation
 from pytest_django import Settings
 
+from feedback_app.notifications.models import Notification
+from feedback_app.notifications.words import say
 from feedback_app.rounds.models import Round, RoundStep
-from feedback_app.rounds.runner import _run_step, work_on_round
+from feedback_app.rounds.runner import _run_step, _stands, work_on_round
 from feedback_app.rounds.services import approve_round, pause_round, reject_round, resume_round, retry_round
+from feedback_app.rounds.standing import standing_of
 from feedback_app.rounds.supervisor import StepRun
 from feedback_app.rounds.tasks import kick
 from feedback_app.serving.models import PolicyVersion, Push
@@ -23,6 +28,7 @@ from tests.web.endpoint import FakeEndpoint, run_endpoint
 from tests.web.rounds import GOOD, judged_project, start, states
 
 pytestmark = pytest.mark.django_db
+push = import_module("feedback_app.rounds.steps.push")  # of that name the package has the step itself
 
 
 @pytest.fixture(autouse=True)
@@ -119,12 +125,38 @@ def test_what_a_dead_worker_had_finished_is_found_though_its_row_does_not_say_so
     assert (django_settings.DATA_DIR / step(held, "ppo").directory / "manifest.json").read_bytes() == made
 
 
+def test_a_worker_that_dies_between_reward_model_and_judge_leaves_both_to_be_found_in_one_place() -> None:
+    held = work(start(judged_project()))
+    first = django_settings.DATA_DIR / step(held, "reward").directory
+    model = (first / "model" / "manifest.json").read_bytes()
+    shutil.rmtree(first / "judge")
+    RoundStep.objects.filter(round=held).exclude(name="export").update(state="pending", directory="", metrics={})
+    fall_silent(held)
+    held = work(held)
+    assert (held.state, held.error) == ("succeeded", "")
+    both = django_settings.DATA_DIR / step(held, "reward").directory
+    assert both == first.parent.parent / "f2" / "reward"
+    # The model that stood is the same one, trained once; the judge is new.
+    assert (both / "model" / "manifest.json").read_bytes() == model
+    assert (both / "judge" / "manifest.json").is_file()
+    # And a step whose judge is gone does not stand.
+    assert _stands(step(held, "reward"))
+    shutil.rmtree(both / "judge")
+    assert not _stands(step(held, "reward"))
+
+
 def test_a_trainer_that_fails_fails_the_round_with_its_last_words_and_a_retry_goes_on_from_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAKE_EXIT", json.dumps({"ppo": 2}))
     held = work(start(judged_project()))
     assert (held.state, held.error) == ("failed", "ppo ended with exit code 2: ppo: told to fail")
+    # Each reads it in a language of their own, on the page and in a mail; the log and the API stay in English.
+    with translation.override("zh-hans"):
+        told = Notification.objects.get(kind="round_failed")
+        for said in (standing_of(held).text, say(told.kind, told.values)):
+            assert "ppo 以退出代码 2 结束：ppo: told to fail" in said
+            assert "ended" not in said
     assert states(held)["ppo"] == "failed"
     assert states(held)["evaluate"] == "pending"
     monkeypatch.delenv("FAKE_EXIT")
@@ -269,7 +301,10 @@ def test_a_push_that_a_dead_worker_had_begun_is_taken_over(endpoint: FakeEndpoin
     assert sorted(Push.objects.filter(policy=done.policy).values_list("state", flat=True)) == ["failed", "live"]
 
 
-def test_the_endpoint_being_away_fails_the_push_alone_and_a_retry_pushes_the_same_version(settings: Settings) -> None:
+def test_the_endpoint_being_away_for_long_fails_the_push_alone_and_a_retry_pushes_the_same_version(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "PATIENCE_S", 0.0)
     url, settings.SERVING_URL = settings.SERVING_URL, "http://127.0.0.1:9"
     held = work(start(judged_project()))
     assert held.state == "failed"
@@ -280,3 +315,23 @@ def test_the_endpoint_being_away_fails_the_push_alone_and_a_retry_pushes_the_sam
     held = work(retry_round(round_id=held.pk, retried_by=None))
     assert (held.state, held.policy) == ("succeeded", version)
     assert step(held, "ppo").attempt == 1
+
+
+def test_an_endpoint_that_restarts_is_waited_for(
+    settings: Settings, endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "ASK_AGAIN_AFTER_S", 0.05)
+    asked: list[str] = []
+
+    def restarting(run: StepRun) -> None:
+        asked.append(run.step.name)
+        if asked.count("push") == 2:
+            settings.SERVING_URL = endpoint.url
+
+    monkeypatch.setattr(StepRun, "heartbeat", restarting)
+    held = start(judged_project())
+    settings.SERVING_URL = "http://127.0.0.1:9"
+    held = work(held)
+    assert (held.state, held.error) == ("succeeded", "")
+    assert asked.count("push") == 2
+    assert sorted(Push.objects.filter(policy=held.policy).values_list("state", flat=True)) == ["failed"] * 2 + ["live"]

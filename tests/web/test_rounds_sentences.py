@@ -2,14 +2,17 @@
 
 import json
 
+import pytest
 from django.utils import translation
 
 from feedback_app.rounds.models import Round
 from feedback_app.rounds.recipes import Gate
 from feedback_app.rounds.reports import gate_rows
-from feedback_app.rounds.sentences import say_sentence
 from feedback_app.rounds.standing import standing_of
 from feedback_app.rounds.steps.gate import judge_evaluation
+from feedback_app.sentences import say_sentence
+from tests.factories import make_project
+from tests.web.round_rows import round_at
 
 MEASURED = {
     "win_rate/parent": 0.4, "win_rate/parent_low": 0.32, "win_rate/parent_high": 0.48, "response/length": 40.0,
@@ -44,6 +47,14 @@ def test_a_rejected_round_says_why_in_the_readers_language() -> None:
     assert "interval" not in text
     assert "被人拒绝" in by_a_person
     assert "Too wordy" in own_words
+
+
+@pytest.mark.django_db
+def test_a_full_disk_is_said_with_what_to_do() -> None:
+    failed = round_at(make_project(), "failed", "ppo", error="ppo ended with exit code 1: no log")
+    assert "make room" not in standing_of(failed).text
+    failed.error = "ppo ended with exit code 1: OSError: [Errno 28] No space left on device"
+    assert "make room" in standing_of(failed).text
 
 
 def test_a_sentence_kept_before_its_parts_were_is_said_as_it_was() -> None:

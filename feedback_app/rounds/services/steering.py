@@ -198,7 +198,8 @@ def retry_round(*, round_id: UUID, retried_by: User | None, from_step: str = "")
         with transaction.atomic():
             held = _change(
                 round_id, {State.FAILED, State.CANCELLED, State.REJECTED}, retried_by, "retry",
-                state=State.QUEUED, error="", finished_at=None, cancel_requested=False, pause_requested=False, gate={},
+                state=State.QUEUED, error="", why={}, finished_at=None, cancel_requested=False, pause_requested=False,
+                gate={},
             )  # fmt: skip
             steps = list(held.steps.all())
             if held.policy is not None and from_step not in ("", "gate", "push"):

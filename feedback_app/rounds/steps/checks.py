@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from feedback_app.rounds.sentences import keep_sentence
+from feedback_app.sentences import keep_sentence
 
 
 def make_check(name: str, passed: bool, words: str, **values: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from django.utils.translation import gettext_noop
+
 from feedback_app.rounds.leases import fenced, kept
 from feedback_app.rounds.models import RoundStep
 from feedback_app.rounds.steps.inputs import base_of, made_by, metrics_of, parent_of, policy_under_test, recipe_of
@@ -46,4 +48,5 @@ def _check_whole(run: StepRun, *directories: Path) -> None:
     with kept(round_id=run.held.pk, fence=run.held.fence):
         for directory in directories:
             if not is_complete(directory):
-                raise StepFailed(f"{directory} is not whole any more; a round that trains makes one anew")
+                words = gettext_noop("%(folder)s is not whole any more; a round that trains makes one anew")
+                raise StepFailed(words, folder=str(directory))

@@ -40,10 +40,11 @@ def export(run: StepRun) -> dict[str, Any]:
     run.heartbeat()
     train = _bounded(rows.get("train", []), recipe.max_pairs)
     if len({row["prompt_id"] for row in train}) < FEWEST_PROMPTS:
-        raise StepFailed(
-            f"judgments of {FEWEST_PROMPTS} prompts at least are needed on the train side; there are pairs of"
-            f" {len({row['prompt_id'] for row in train})} (ties make none)"
+        words = _(
+            "judgments of %(fewest)s prompts at least are needed on the train side; there are pairs of %(found)s (ties"
+            " make none)"
         )
+        raise StepFailed(words, fewest=FEWEST_PROMPTS, found=len({row["prompt_id"] for row in train}))
     notes: list[str] = []
     reward, judge = _deal(train, recipe.judge_share, notes)
     held_out = rows.get("validation", [])
@@ -120,7 +121,7 @@ def _prompts(held: Round, directory: Path, notes: list[str]) -> dict[str, float]
     train = _prompt_rows(held, Prompt.Split.TRAIN)
     other = _prompt_rows(held, Prompt.Split.VALIDATION)
     if not train:
-        raise StepFailed("the project has no active prompts on the train side for PPO to learn on")
+        raise StepFailed(_("the project has no active prompts on the train side for PPO to learn on"))
     if len(other) < FEWEST_JUDGE_PROMPTS:
         notes.append(_("too few prompts are on the validation side: evaluated on some of the train side as well"))
         other = [*other, *train[: 4 * FEWEST_JUDGE_PROMPTS]]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.utils.translation import gettext_noop as _
 
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.recipes import Recipe, parse_recipe
@@ -23,7 +24,7 @@ def made_by(held: Round, name: str) -> Path:
     """Return the directory of a finished step."""
     step = _step(held, name)
     if not step.directory:
-        raise StepFailed(f"step {name} has left no directory")
+        raise StepFailed(_("step %(name)s has left no directory"), name=name)
     return Path(settings.DATA_DIR) / step.directory
 
 
@@ -40,7 +41,7 @@ def _step(held: Round, name: str) -> RoundStep:
     if found is None and name in LENT and held.elsewhere.get("borrows"):
         found = steps.filter(round_id=held.elsewhere["borrows"], name=name).first()
     if found is None:
-        raise StepFailed(f"there is no step {name}")
+        raise StepFailed(_("there is no step %(name)s"), name=name)
     return found
 
 
@@ -48,7 +49,7 @@ def policy_under_test(held: Round) -> str:
     """Return the directory of the policy that the round evaluates: the one it trained, or one made elsewhere."""
     if held.elsewhere:
         if held.policy is None:
-            raise StepFailed("the policy made elsewhere is not registered")
+            raise StepFailed(_("the policy made elsewhere is not registered"))
         return held.policy.directory
     return str(made_by(held, RoundStep.Name.PPO))
 

@@ -93,7 +93,8 @@ def _samples(run: StepRun) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8") as lines:
         rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     if rows and not {"id", "seed", "ended_policy"} <= rows[0].keys():
-        raise StepFailed(f"{path}: was written before samples named their prompts; do it again from the evaluation")
+        words = _("%(path)s: was written before samples named their prompts; do it again from the evaluation")
+        raise StepFailed(words, path=str(path))
     return rows
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.utils.translation import gettext_noop as _
 
-from feedback_app.rounds.sentences import keep_sentence
+from feedback_app.sentences import keep_sentence
 
 # Of each kind of skill, the score that decides, and what the check is called.
 DECIDES = {

@@ -12,7 +12,7 @@ from feedback_app.rounds.leases import kept
 from feedback_app.rounds.models import RoundStep
 from feedback_app.rounds.steps.inputs import made_by, metrics_of, origin_of, recipe_of, reference_of, start_of
 from feedback_app.rounds.supervisor import StepRun, TrainerKilled, run_trainer
-from feedback_app.rounds.workspace import find_complete, take_over
+from feedback_app.rounds.workspace import find_complete, gather, take_over
 
 logger = logging.getLogger(__name__)
 RESTARTS = 3
@@ -63,14 +63,17 @@ def reward(run: StepRun) -> dict[str, Any]:
     recipe = recipe_of(run.held)
     files = made_by(run.held, RoundStep.Name.EXPORT)
     settings = {**recipe.reward, "model": start_of(run.held)}
-    _, metrics = train_part(
+    model, metrics = train_part(
         run, "reward", "reward/model", {**settings, "train": str(files / "reward.jsonl")}, part="reward"
     )
     if metrics_of(run.held, RoundStep.Name.EXPORT)["pairs/judge"]:
         seed = int(settings.get("seed", 0)) + 1
-        _, judged = train_part(
+        judge, judged = train_part(
             run, "reward", "reward/judge", {**settings, "train": str(files / "judge.jsonl"), "seed": seed}, part="judge"
         )
+        # A worker that died between the two left one of them to the next: they are looked for in one place.
+        with kept(round_id=run.held.pk, fence=run.held.fence):
+            gather(run.held, "reward", [model, judge])
         metrics = {**metrics, **{f"judge/{name}": value for name, value in judged.items()}}
     return metrics
 

@@ -31,15 +31,19 @@ OVERLOAD_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 CLIENT_ERRORS: tuple[type[Exception], ...] = (HTTPError, InferenceTimeoutError, ValueError, KeyError, TypeError)
 
 
+# What a proxy answers for a server that is not there: it restarts, as a deploy lets it.
+AWAY = (502, 503, 504)
+
+
 class BackendError(RuntimeError):
     """The endpoint did not do what was asked; the message says which one and what it answered.
 
-    status is the HTTP status of its answer, 0 where there was none.
+    status is the HTTP status of its answer, 0 where there was none; away says that nobody answers there now.
     """
 
-    def __init__(self, message: str, *, status: int = 0) -> None:
+    def __init__(self, message: str, *, status: int = 0, away: bool = False) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.away = status, away or status in AWAY
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,8 @@ class Backend(ABC):
             )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise BackendError(f"endpoint {self.endpoint.name}: {method} {path}: {reason}") from error
+            gone = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
+            raise BackendError(f"endpoint {self.endpoint.name}: {method} {path}: {reason}", away=gone) from error
         if answer.is_error:
             raise BackendError(
                 f"endpoint {self.endpoint.name}: {method} {path}: {answer.status_code} {answer.text[:300]}",
