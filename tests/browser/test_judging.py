@@ -459,6 +459,8 @@ def test_the_page_is_accessible(open_page: OpenPage, phone: bool, dark: bool) ->
     page.locator("#response-B textarea").fill("两个梨")
     page.locator("#response-B textarea").press("Escape")
     if phone:
+        page.set_viewport_size({"width": 320, "height": 640})  # what WCAG's reflow asks for
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
         page.locator("#sheet").click()
     page.locator("#submit").click()
     expect(page.locator("#problems")).to_contain_text("missing")

@@ -192,6 +192,7 @@ def test_every_flag_of_the_instructgpt_preset_has_a_key(open_page: OpenPage) -> 
     make_tasks(project, 1)
     page = open_page(make_user(project))
     open_judging(page, project)
+    assert_accessible(page)
     _a, b = shown_ids(page)
     press(page, "KeyQ", "Digit5", "ArrowRight", "Digit3", "Escape", "KeyH", "KeyP")
     press(page, "Digit1", "Enter")

@@ -86,7 +86,8 @@ function stopped(error) {
     byId("paused-reason").textContent = error.message;
     return setState("paused");
   }
-  byId("failed-reason").textContent = `${say("load_failed")} (${error instanceof Error ? error.message : error})`;
+  const reason = error instanceof Offline ? say("sign_in_offline") : `(${error instanceof Error ? error.message : error})`;
+  byId("failed-reason").textContent = `${say("load_failed")} ${reason}`;
   return setState("failed");
 }
 
