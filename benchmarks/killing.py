@@ -49,7 +49,7 @@ class Site:
         while True:
             try:
                 with psycopg.connect(database_url(self.stack.data_dir), connect_timeout=5) as connection:
-                    row = connection.execute(query, values).fetchone()  # type: ignore[arg-type]  # literals, all of them
+                    row = connection.execute(query, values).fetchone()
                     assert row is not None
                     return row
             except psycopg.OperationalError:

@@ -94,7 +94,7 @@ def _serving() -> Iterator[Family]:
     measured = Push.objects.exclude(canary_delta=None).order_by("project_id", "-created_at").distinct("project_id")
     yield _gauge(
         "rlhf_canary_logprob_delta", "Largest difference from the trainer's log-probabilities at the newest push",
-        ["project"], (([p.project.slug], p.canary_delta) for p in measured.select_related("project")),
+        ["project"], (([p.project.slug], p.canary_delta or 0.0) for p in measured.select_related("project")),
     )  # fmt: skip
     causes = dict(
         Soak.objects.filter(state=Soak.State.ROLLED_BACK).values_list("cause").annotate(Count("pk")).order_by()

@@ -54,7 +54,7 @@ def _cron_slot(schedule: Schedule, now: datetime) -> str | None:
     this = now.astimezone(UTC).replace(second=0, microsecond=0)
     for back in range(CATCH_UP_MINUTES + 1):
         minute = this - timedelta(minutes=back)
-        if back and schedule.created_at is not None and minute < schedule.created_at:
+        if back and minute < schedule.created_at:
             return None  # it was added after that
         if (
             minute.minute in cron.minute and minute.hour in cron.hour and minute.day in cron.day_of_month

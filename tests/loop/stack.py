@@ -118,7 +118,7 @@ def run_stack(make_model: Callable[[Path], object]) -> Iterator[Stack]:
         yield stack
     finally:
         # Shown by pytest where a test has failed.
-        print(stack.out.read_text(errors="replace"), stack.logs(), sep="\n")
+        print(stack.out.read_text(errors="replace"), stack.logs(), sep="\n", file=sys.stderr)
         stack.stop()
         shutil.rmtree(data_dir, ignore_errors=True)
 

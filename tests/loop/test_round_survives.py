@@ -1,14 +1,17 @@
 """A round outlives its processes: killed, orphaned and cancelled in the middle, it ends as an undisturbed one does."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
-from feedback_app.embedded.paths import postgres_dir
+from feedback_app.embedded.paths import database_url, postgres_dir
 from tests.loop.rounds import (
     folder_of,
     import_judged_rows,
@@ -19,12 +22,18 @@ from tests.loop.rounds import (
     updates_of,
     wait_for,
 )
-from tests.loop.stack import Stack, run_stack, wait_until
+from tests.loop.stack import ROOT, Stack, run_stack, wait_until
 from tests.loop.tiny_policy import make_tiny_policy
 
 # Another worker goes on within lease and tick, 15 seconds each; the rest is for a machine busy with other tests.
 GOES_ON_WITHIN_S = 15 + 15 + 15
 CANCELS_WITHIN_S = 10
+TICK_S = 10
+SCHEDULE = """
+from feedback_app.projects.models import Project
+from feedback_app.rounds.services.scheduling import add_schedule
+add_schedule(project=Project.objects.get(slug="letters"), kind="judgments", every=80)
+"""
 # Both rounds begin with the base, so that what they end with can be compared.
 RECIPE = """
 start_from = "base"
@@ -68,7 +77,7 @@ def test_a_round_that_loses_trainer_and_worker_and_is_cancelled_ends_as_an_undis
     stack.manage("set_recipe", "letters", str(recipe))
     with stack.client(token) as client:
         import_judged_rows(client)
-        first = start(client)
+        first = _start_by_two_beats(stack)
         wait_for(client, first, "succeeded")
         # The same weights again would be taken for the old ones still serving: the base answers once more.
         client.post("/projects/letters/rollback/").raise_for_status()
@@ -82,6 +91,28 @@ def test_a_round_that_loses_trainer_and_worker_and_is_cancelled_ends_as_an_undis
         assert result_of(stack, client, second) == result_of(stack, client, first)
         info = stack.info()
         assert info["policy_version"] == "letters-v2"
+
+
+def _start_by_two_beats(stack: Stack) -> str:
+    """Let a second beat run beside the first while a schedule asks for one round: it is one; returns its id."""
+    command = [sys.executable, "-m", "celery", "-A", "feedback_app", "beat", "-s", str(stack.data_dir / "second-beat")]
+    with (stack.data_dir / "logs" / "second-beat.log").open("wb") as log:
+        second = subprocess.Popen(command, cwd=ROOT, env=stack.environment, stdout=log, stderr=log)
+    try:
+        stack.manage("shell", "-c", SCHEDULE)
+        wait_until(lambda: bool(_rounds(stack)), 60, "the schedule starts a round")
+        time.sleep(TICK_S * 1.5)  # each of the two has asked again
+        assert second.poll() is None
+    finally:
+        second.kill()
+        second.wait()
+    [first] = _rounds(stack)
+    return first
+
+
+def _rounds(stack: Stack) -> list[str]:
+    with psycopg.connect(database_url(stack.data_dir)) as connection:
+        return [str(row[0]) for row in connection.execute("SELECT id FROM rounds_round")]
 
 
 def _kill_trainer(stack: Stack, client: httpx.Client, round_id: str) -> None:

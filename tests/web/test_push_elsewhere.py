@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from feedback_app.notifications.signing import signature_of
@@ -24,13 +25,16 @@ from feedback_app.serving.services import (
     restage_missing,
     roll_back,
     set_endpoint,
+    watch_soaks,
 )
-from tests.factories import make_project
+from feedback_app.serving.soak_rules import SoakRules
+from tests.factories import make_project, make_tasks, make_user
 from tests.inference_server import write_manifest
 from training.records import file_sha256
 
 pytestmark = pytest.mark.django_db
 SAMPLING = SamplingParameters(0.8, 1.0, 12)
+PROMPT: Any = {"inputs": "Hi", "tokens": [], "logprobs": []}
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 Answer = tuple[int, Any]
 
@@ -273,6 +277,43 @@ def test_a_server_too_slow_to_answer_the_canary_is_a_refusal(
     with pytest.raises(PushRefused, match=r"^canary: endpoint tgi: POST /generate: timed out"):
         push_policy(policy=new)
     assert live_of(project) == old
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (424, {"error": "Request failed during generation", "error_type": "generation"}),
+        (429, {"error": "Model is overloaded", "error_type": "overloaded"}),
+        (200, {"error": "out of memory", "error_type": "generation"}),
+        (200, {"generated_text": "", "details": {"tokens": []}}),
+        None,  # cut off in the middle
+    ],
+)
+def test_a_tgi_that_falls_ill_once_it_is_live_is_rolled_back_while_annotators_work_on(
+    colours: tuple[Colours, PolicyVersion, PolicyVersion], project: Project, answer: Answer | None
+) -> None:
+    pair, old, new = colours
+    measured(old, [5, 7], [-0.9, -0.4])
+    make_tasks(project, 3)
+    annotator = Client()
+    annotator.force_login(make_user(project))
+    push_policy(policy=new, rules=SoakRules(minutes=5))
+    assert live_of(project) == new
+    if answer is None:
+        pair.green.routes["/generate"] = lambda _: (200, b'{"generated_text": "x", "deta')
+    else:
+        pair.green.routes["/generate"] = lambda _: answer
+    for _look in range(2):
+        watch_soaks()
+        given = annotator.post(f"/api/v1/projects/{project.slug}/tasks/next/", {}, content_type="application/json")
+        assert given.status_code == 200
+        verdict = {"ranking": [[response["id"]] for response in given.json()["responses"]]}
+        stored = annotator.post(
+            f"/api/v1/tasks/{given.json()['id']}/judgments/", verdict, content_type="application/json"
+        )
+        assert stored.status_code == 201
+    assert live_of(project) == old
+    assert backend_of(Endpoint.objects.get()).greedy(old, PROMPT, 2)["tokens"] == [5, 7]
 
 
 # vLLM, adapters by name

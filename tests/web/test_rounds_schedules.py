@@ -77,8 +77,8 @@ def test_an_interval_has_one_slot_each_time_it_has_passed() -> None:
 
 
 def test_a_calendar_has_one_slot_each_matching_minute_and_makes_up_for_a_restart() -> None:
-    schedule = Schedule(kind="cron", cron="30 4 * * 1")
     monday = datetime(2026, 11, 23, 4, 30, 12, tzinfo=UTC)
+    schedule = Schedule(kind="cron", cron="30 4 * * 1", created_at=monday - timedelta(days=1))
     assert due_slot(schedule, monday) == "2026-11-23T04:30"
     assert due_slot(schedule, monday + timedelta(seconds=40)) == "2026-11-23T04:30"
     assert due_slot(schedule, monday - timedelta(minutes=1)) is None
@@ -89,7 +89,7 @@ def test_a_calendar_has_one_slot_each_matching_minute_and_makes_up_for_a_restart
     assert due_slot(schedule, monday + timedelta(minutes=3)) is None
     schedule.created_at = monday - timedelta(days=1)
     assert due_slot(schedule, monday + timedelta(days=1)) is None
-    sunday = Schedule(kind="cron", cron="* * * * 0")
+    sunday = Schedule(kind="cron", cron="* * * * 0", created_at=monday - timedelta(days=9))
     assert due_slot(sunday, monday - timedelta(days=1)) == "2026-11-22T04:30"
 
 
