@@ -19,6 +19,7 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTr
 
 from training import checkpoint, language, ppo, pretrain, reward, rollout, sft  # noqa: F401
 from training.__main__ import main
+from training.records import MANIFEST
 
 
 def die() -> None:
@@ -55,17 +56,18 @@ def half_written(count: int) -> None:
     """Die in the middle of writing the count-th checkpoint."""
     real, seen = torch.save, 0
 
-    def save(content: Any, path: Path) -> None:
+    def save(content: Any, file: Any) -> None:
         nonlocal seen
         seen += 1
         if seen == count:
             whole = io.BytesIO()
             real(content, whole)
-            path.write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+            file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+            file.flush()
             die()
-        real(content, path)
+        real(content, file)
 
-    torch.save = save
+    setattr(torch, "save", save)  # noqa: B010 - another signature, to mypy
 
 
 def is_checkpoint(path: Path, *_: Any) -> bool:
@@ -73,7 +75,7 @@ def is_checkpoint(path: Path, *_: Any) -> bool:
 
 
 def is_manifest(path: Path, *_: Any) -> bool:
-    return path.name == checkpoint.MANIFEST
+    return path.name == MANIFEST
 
 
 PLACES: dict[str, Callable[[int], None]] = {
@@ -112,7 +114,7 @@ def go_through(jobs: list[dict[str, Any]]) -> None:
             where = f"{stage}, {kill['place']} {kill['count']}"
             if (code := run(stage, settings, kill["output"], place=kill["place"], count=kill["count"])) != -9:
                 sys.exit(f"{where}: ended with {code} and was not killed")
-            if (Path(kill["output"]) / checkpoint.MANIFEST).exists():
+            if (Path(kill["output"]) / MANIFEST).exists():
                 sys.exit(f"{where}: was done already")
             if (code := run(stage, settings, kill["output"], "--resume")) != 0:
                 sys.exit(f"{where}: ended with {code} when it was resumed")

@@ -60,7 +60,7 @@ def settings_of(tiny: Path, prompts: str, preferences: str, write_rows: Any) -> 
 def test_every_stage_killed_at_a_named_place_and_resumed_ends_bit_equal(
     tiny: Path, prompts: str, preferences: str, write_rows: Any, tmp_path: Path
 ) -> None:
-    jobs = []
+    jobs: list[dict[str, Any]] = []
     for stage, settings in settings_of(tiny, prompts, preferences, write_rows).items():
         kills = [
             {"output": str(tmp_path / f"{stage}-{n}"), "place": place, "count": count}

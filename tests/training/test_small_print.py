@@ -143,11 +143,12 @@ def other_reward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer.chat_template = TEMPLATE.replace("<|im_start|>' + message['role'] + '\n'", "<|im_start|>'")
     torch.manual_seed(7)
-    model = LlamaForSequenceClassification(LlamaConfig(
+    shape = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, num_labels=1, pad_token_id=0,
-    ))  # fmt: skip
-    model.save_pretrained(path)
+        num_key_value_heads=2, pad_token_id=0,
+    )  # fmt: skip
+    shape.num_labels = 1
+    LlamaForSequenceClassification(shape).save_pretrained(path)  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(path)
     return path
 
