@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from training import processes
+from training.attention import NAME as LEAN
 from training.attention import choose_attention
 from training.config import ConfigError, Dtype, OptimiserConfig
 from training.devices import device_of
+from training.lean_layers import make_lean
 from training.records import DataError, Messages
 
 
@@ -131,6 +133,8 @@ def _load(kind: Any, path: str, dtype: torch.dtype, key: str, **options: Any) ->
         model = kind.from_pretrained(model_directory(path), dtype=dtype, attn_implementation=attention, **options)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{key}: {path}: no model can be loaded: {str(error).splitlines()[0]}") from error
+    if attention == LEAN:
+        make_lean(model)
     # eval() for good: dropout would make the first ratio of PPO differ from 1, and the stages need none.
     return model.to(device_of()).eval()
 
