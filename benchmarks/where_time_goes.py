@@ -1,6 +1,6 @@
 """Where the seconds of a PPO update and of a reward model's step go: the parts by the clock, the operators by torch.
 
-    python benchmarks/where_time_goes.py [--model var/models/base] [--work ppo reward] [--rank 0] [--critic head]
+    python -m benchmarks.where_time_goes [--model var/models/base] [--work ppo reward] [--rank 0] [--critic head]
                                          [--attention eager]
 
 The work is that of trainers.py. Parts are timed in one run, without a profiler's own weight; operators in one more
@@ -24,8 +24,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from trainers import BATCH, EPOCHS, NEW_TOKENS, PAIR_BATCH, PAIR_TOKENS, ROOT, prepare
 
+from benchmarks.trainers import BATCH, EPOCHS, NEW_TOKENS, PAIR_BATCH, PAIR_TOKENS, ROOT, prepare
 from training import models
 from training.allocator import keep_freed_memory
 from training.config import load_config
@@ -100,6 +100,7 @@ def profile(work: Callable[[], Any], clock: Clock) -> dict[str, Any]:
 def ppo(folder: Path, model: str, critic: str, rank: int) -> dict[str, Any]:
     """Profile one PPO update."""
     from training import ppo as stage
+    from training.models import MasterWeights
 
     config = settings("ppo", {
         "policy": model, "reward": str(folder / "reward"), "prompts": str(folder / "prompts.jsonl"),
@@ -112,8 +113,8 @@ def ppo(folder: Path, model: str, critic: str, rank: int) -> dict[str, Any]:
     clock.watch(stage, "judged_together", "reward model")
     clock.watch(stage.PPO, "_loss", "forward")
     clock.watch(torch.Tensor, "backward", "backward")
-    clock.watch(stage.MasterWeights, "collect", "optimiser")
-    clock.watch(stage.MasterWeights, "step", "optimiser")
+    clock.watch(MasterWeights, "collect", "optimiser")
+    clock.watch(MasterWeights, "step", "optimiser")
 
     def update() -> None:
         found, *_ = run.roll_out(0)
@@ -125,6 +126,7 @@ def ppo(folder: Path, model: str, critic: str, rank: int) -> dict[str, Any]:
 def reward(folder: Path, model: str) -> dict[str, Any]:
     """Profile the steps over trainers.py's pairs."""
     from training import reward as stage
+    from training.models import MasterWeights
 
     config = settings("reward", {
         "model": model, "train": str(folder / "pairs.jsonl"), "validation": str(folder / "validation.jsonl"),
@@ -133,8 +135,8 @@ def reward(folder: Path, model: str) -> dict[str, Any]:
     run, clock = stage.RewardTraining(config), Clock()
     clock.watch(stage.RewardTraining, "scores", "forward")
     clock.watch(torch.Tensor, "backward", "backward")
-    clock.watch(stage.MasterWeights, "collect", "optimiser")
-    clock.watch(stage.MasterWeights, "step", "optimiser")
+    clock.watch(MasterWeights, "collect", "optimiser")
+    clock.watch(MasterWeights, "step", "optimiser")
     return profile(lambda: [run.step(step) for step in range(STEPS)], clock)
 
 
@@ -148,7 +150,7 @@ def main() -> None:
     parser.add_argument("--attention", default="", help="another than the one chosen: eager, sdpa")
     args = parser.parse_args()
     if args.attention:
-        models.choose_attention = lambda *_: args.attention
+        setattr(models, "choose_attention", lambda *_: args.attention)  # noqa: B010 - taken from its module by load
     keep_freed_memory()
     report = {}
     with tempfile.TemporaryDirectory(prefix="where-time-goes-") as temporary:

@@ -23,14 +23,14 @@ def test_outputs_and_gradients_are_those_of_the_fused_kernel() -> None:
     visible = torch.ones(5, 5, dtype=torch.bool).tril()
     visible[3:, :3] = False
     mask = (~visible).double()[None, None].expand(3, 1, 5, 5) * torch.finfo(torch.float64).min
-    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
-    ours, _ = lean_attention(None, *leaves, mask, scaling=0.3)
-    fused = [tensor.clone().requires_grad_() for tensor in inputs]
-    theirs = nnf.scaled_dot_product_attention(*fused, attn_mask=visible, scale=0.3, enable_gqa=True)
+    query, key, value = leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    ours, _ = lean_attention(None, query, key, value, mask, scaling=0.3)
+    query, key, value = fused = [tensor.clone().requires_grad_() for tensor in inputs]
+    theirs = nnf.scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=0.3, enable_gqa=True)
     torch.testing.assert_close(ours.transpose(1, 2), theirs, rtol=1e-12, atol=1e-12)
     weight = draw(3, 6, 5, 8)
-    (ours.transpose(1, 2) * weight).sum().backward()
-    (theirs * weight).sum().backward()
+    torch.autograd.backward((ours.transpose(1, 2) * weight).sum())
+    torch.autograd.backward((theirs * weight).sum())
     for mine, other in zip(leaves, fused, strict=True):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-12, atol=1e-12)
 
@@ -38,7 +38,8 @@ def test_outputs_and_gradients_are_those_of_the_fused_kernel() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_reads_padded_rows_and_its_cache_as_with_the_fused_kernel(family: str) -> None:
     torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_config(FAMILIES[family]).double().eval()
+    make: Any = AutoModelForCausalLM.from_config
+    model = make(FAMILIES[family]).double().eval()
     tokens = torch.randint(1, 50, (2, 7))
     padding = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]])
 

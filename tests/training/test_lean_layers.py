@@ -33,7 +33,8 @@ def test_a_gates_gradients_are_those_of_finite_differences() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_lean_models_logits_are_the_same_to_the_bit_and_its_gradients_alike(family: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    plain: Any = AutoModelForCausalLM.from_config(FAMILIES[family]).to(dtype).eval()
+    make: Any = AutoModelForCausalLM.from_config
+    plain = make(FAMILIES[family]).to(dtype).eval()
     lean = copy.deepcopy(plain)
     make_lean(lean)
     tokens = torch.randint(1, 50, (2, 7))
