@@ -183,6 +183,24 @@ class JudgmentView(AnnotationView):
         )
 
 
+class JudgmentDraftView(AnnotationView):
+    @extend_schema(
+        operation_id="judgments_draft",
+        request=OpenApiTypes.OBJECT,
+        responses={204: None, 400: ErrorShape, 403: ErrorShape, 409: ErrorShape},
+    )
+    def put(self, request: Request, judgment_id: UUID) -> Response:
+        """Keep an unfinished revision as it is; its "revision" is the one of the judgment that it was begun on."""
+        services.save_revision_draft(judgment_id=judgment_id, editor=caller(request), draft=read_object(request))
+        return Response(status=NOTHING)
+
+    @extend_schema(operation_id="judgments_draft_discard", responses={204: None, 403: ErrorShape, 409: ErrorShape})
+    def delete(self, request: Request, judgment_id: UUID) -> Response:
+        """Drop the draft: the judgment stays as it was."""
+        services.discard_revision_draft(judgment_id=judgment_id, editor=caller(request))
+        return Response(status=NOTHING)
+
+
 class QualityView(AnnotationView):
     @extend_schema(
         operation_id="quality",

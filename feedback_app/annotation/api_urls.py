@@ -17,6 +17,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("projects/<slug:slug>/sample/", sample_api.SampleApi.as_view(), name="sample"),
     path("samples/<uuid:job_id>/", sample_api.SampleJobApi.as_view(), name="sample_job"),
     path("judgments/<uuid:judgment_id>/", api.JudgmentView.as_view(), name="judgments_revise"),
+    path("judgments/<uuid:judgment_id>/draft/", api.JudgmentDraftView.as_view(), name="judgments_draft"),
     path("projects/<slug:slug>/reviews/", trust_api.ReviewsApi.as_view(), name="reviews"),
     path("projects/<slug:slug>/trust/", trust_api.TrustApi.as_view(), name="trust"),
     path("projects/<slug:slug>/work/", trust_api.WorkApi.as_view(), name="work"),

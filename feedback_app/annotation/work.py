@@ -155,7 +155,7 @@ def judgment_to_revise(*, user: User, project: Project, judgment_id: UUID) -> di
         "prompt": {"messages": judgment.task.prompt.messages},
         "responses": [{"id": ids[place], "text": texts[ids[place]]} for place in assignment.shown_order],
         "protocol": assignment.protocol.spec,
-        "draft": None,
+        "draft": assignment.draft,
         "judgment": judgment_as_json(judgment=judgment, responses=ids),
         "voided": judgment.void_reason if judgment.voided_at else None,
         "sent_back": review.comment if review and review.outcome == Review.Outcome.SENT_BACK else None,

@@ -411,6 +411,43 @@ def test_a_judgment_opens_from_the_history_and_is_edited(open_page: OpenPage) ->
     assert (judgment.ranks, judgment.revision) == ([0, 0], 2)
 
 
+def test_a_revisions_draft_follows_to_another_device_and_not_past_a_newer_revision(open_page: OpenPage) -> None:
+    project = make_project()
+    annotator = make_user(project)
+    judgment = make_judgment(make_task(project), annotator)
+    page = open_page(annotator)
+    address = f"/p/{project.slug}/judge/?judgment={judgment.pk}"
+    page.goto(address)
+    expect(page.locator("[data-notice=revision]")).not_to_contain_text("unfinished")
+    press(page, "Slash")
+    page.keyboard.type("half a thought")
+    expect(page.locator("#saved")).to_contain_text("Draft saved")
+
+    other = open_page(annotator)
+    other.goto(f"/p/{project.slug}/history/")
+    expect(other.locator("table")).to_contain_text("unfinished changes")
+    other.get_by_role("link", name="Open again").click()
+    expect(other.locator("[data-notice=revision]")).to_contain_text("Your unfinished changes are in place.")
+    expect(other.locator("#rationale")).to_have_value("half a thought")
+    other.locator("#rationale").fill("a whole thought")
+    other.locator("#submit").click()
+    expect(other.locator("#state-empty")).to_be_visible()
+
+    page.keyboard.type(", late")  # this window was left open on the verdict before
+    expect(page.locator("[data-notice=ended]")).to_contain_text("begun on an earlier verdict")
+    page.goto(address)
+    expect(page.locator("#rationale")).to_have_value("a whole thought")
+    page.locator("[data-notice=earlier] button").click()
+    expect(page.locator("#rationale")).to_have_value("half a thought, late")
+    expect(page.locator("#saved")).to_contain_text("Draft saved")
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        page.locator("[data-notice=revision] button").click()
+    other.goto(address)
+    expect(other.locator("#rationale")).to_have_value("a whole thought")
+    judgment.refresh_from_db()
+    assert (judgment.rationale, judgment.revision) == ("a whole thought", 2)
+
+
 def test_differences_are_marked_by_words_and_in_chinese_by_characters(open_page: OpenPage) -> None:
     project, page = start(open_page, 1, ("Use cold water. 我喜欢苹果", "Use warm water. 我喜欢梨子"))
     open_judging(page, project)

@@ -259,6 +259,39 @@ def test_a_rewrite_is_a_response_of_its_prompt_that_follows_the_revision_and_its
     assert not Response.objects.filter(source="rewrite").exists()
 
 
+def test_a_revisions_draft_is_its_authors_and_lasts_until_the_revision_is_stored_or_left(
+    project: Project, api: Api
+) -> None:
+    task = make_task(project)
+    stored = api.submit(api.next().json()).json()
+    author = User.objects.get(pk=Judgment.objects.get().annotator_id)
+    page = Client()
+    page.force_login(author)
+    path, revision = f"judgments/{stored['id']}/draft/", f"judgments/{stored['id']}/"
+
+    def kept() -> Any:
+        return page.get(f"/p/{project.slug}/judge/judgments/{stored['id']}/").json()["draft"]
+
+    draft = {"rationale": "half a thought", "revision": 1}
+    assert api.send("put", path, draft).status_code == 204
+    assert kept() == draft
+    assert Api(make_user(project), project).send("put", path, draft | {"rationale": "x"}).status_code == 403
+    assert api.send("put", path, draft | {"rationale": "x" * 1_000_001}).status_code == 400
+    assert kept() == draft
+    assert api.send("delete", path).status_code == 204
+    assert kept() is None
+
+    assert api.send("put", path, draft).status_code == 204
+    assert api.send("put", revision, {"ranking": stored["ranking"], "rationale": "a thought"}).status_code == 200
+    assert kept() is None
+    assert api.send("put", path, draft).status_code == 409  # begun on revision 1, and 2 stands there now
+    assert api.send("put", path, {"rationale": "begun on nothing"}).status_code == 409
+    assert kept() is None
+    assert api.send("put", path, draft | {"revision": 2}).status_code == 204
+    erase_annotators(project=project, annotators=[author])
+    assert not task.assignments.exists()  # and the draft with it
+
+
 def test_only_its_author_edits_a_judgment(project: Project, api: Api) -> None:
     make_task(project)
     stored = api.submit(api.next().json()).json()
@@ -277,6 +310,7 @@ PATHS = [
     ("post", "tasks/{task}/report/"),
     ("post", "tasks/{task}/judgments/"),
     ("put", "judgments/{judgment}/"),
+    ("put", "judgments/{judgment}/draft/"),
     ("get", "projects/{slug}/quality/"),
 ]
 
@@ -355,6 +389,6 @@ def test_the_openapi_schema_builds_without_a_warning(capsys: pytest.CaptureFixtu
         line.strip().removeprefix("/api/v1/") for line in file.read_text().splitlines() if line.startswith("  /api")
     ]
     mine = [path.split("{")[0] for path in paths if "/tasks/" in path or path.startswith(("tasks/", "judgments/"))]
-    assert sorted(mine) == sorted([*["judgments/"] * 2, *["projects/"] * 2, *["tasks/"] * 6])
+    assert sorted(mine) == sorted([*["judgments/"] * 3, *["projects/"] * 2, *["tasks/"] * 6])
     noise = "".join(capsys.readouterr())
     assert "annotation/api.py" not in noise, noise

@@ -70,6 +70,8 @@ OWN = {
     ("post", "tasks/<uuid:task_id>/report/"): 404,
     ("post", "tasks/<uuid:task_id>/judgments/"): 404,
     ("put", "judgments/<uuid:judgment_id>/"): 403,
+    ("put", "judgments/<uuid:judgment_id>/draft/"): 403,
+    ("delete", "judgments/<uuid:judgment_id>/draft/"): 403,
 }
 METHODS = ("get", "post", "put", "patch", "delete")
 

@@ -2,10 +2,11 @@
 
 from feedback_app.annotation.services.blind import BlindPair, ask_blind_tasks, withdraw_blind_tasks
 from feedback_app.annotation.services.checks import make_gold, pause_by_rule
-from feedback_app.annotation.services.judging import forget_answers, judgment_as_json, revise_judgment, submit_judgment
+from feedback_app.annotation.services.judging import forget_answers, judgment_as_json, submit_judgment
 from feedback_app.annotation.services.queue import ReservedTask, next_task
 from feedback_app.annotation.services.reservations import expire_reservations, renew, report, save_draft, skip
 from feedback_app.annotation.services.reviewing import review_judgment
+from feedback_app.annotation.services.revising import discard_revision_draft, revise_judgment, save_revision_draft
 from feedback_app.annotation.services.tasks import (
     NewPrompt,
     NewResponse,
@@ -35,6 +36,7 @@ __all__ = [
     "create_prompts",
     "create_task",
     "create_tasks",
+    "discard_revision_draft",
     "expire_reservations",
     "forget_answers",
     "judgment_as_json",
@@ -48,6 +50,7 @@ __all__ = [
     "review_judgment",
     "revise_judgment",
     "save_draft",
+    "save_revision_draft",
     "set_overlap",
     "set_priority",
     "skip",

@@ -1,4 +1,4 @@
-"""Verdicts: stored exactly once, counted while a place is free, edited only by adding a revision."""
+"""Verdicts: stored exactly once, and counted while a place is free."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,29 +7,19 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.errors import NotAssigned, VerdictDiffers, VerdictInvalid
-from feedback_app.annotation.models import (
-    Assignment,
-    IdempotentAnswer,
-    Judgment,
-    JudgmentRevision,
-    Review,
-    TaskResponse,
-)
+from feedback_app.annotation.models import Assignment, IdempotentAnswer, Judgment, TaskResponse
 from feedback_app.annotation.services.checks import CHECKED_KINDS, ask_third_judgment, record_check
 from feedback_app.annotation.services.reservations import HEARTBEAT_SECONDS, MEMBER
 from feedback_app.annotation.services.rewrites import keep_rewrites
 from feedback_app.annotation.verdicts import Verdict, hash_body, parse_verdict, read_protocol
 from feedback_app.metrics import COMPARISONS
 from feedback_app.prepared import fetch_prepared
-from feedback_app.projects.protocols import parse_protocol
-from feedback_app.projects.selectors import role_in
 
 LONGEST_KEY = 200
 
@@ -187,62 +177,6 @@ def _remember(annotator: User, key: str, request_digest: str, answer: dict[str, 
 def forget_answers(*, older_than: timedelta = timedelta(days=7)) -> int:
     """Delete remembered answers of old keys and return how many; the assignment itself still answers a repeat."""
     return IdempotentAnswer.objects.filter(created_at__lt=timezone.now() - older_than).delete()[0]
-
-
-@transaction.atomic
-def revise_judgment(*, judgment_id: UUID, editor: User, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a new verdict in a judgment's place, keep the old one as a revision, and return the API's judgment.
-
-    The protocol is the one the judgment was made under. The same verdict again changes nothing. Locks the judgment.
-
-    Raises:
-        NotAssigned: there is no such judgment in a project of the editor's.
-        PermissionDenied: it is somebody else's.
-        VerdictDiffers: it was voided.
-        VerdictInvalid: names the fields that the protocol does not take.
-    """
-    judgment = (
-        Judgment.objects.select_for_update(no_key=True, of=("self",))
-        .select_related("assignment__protocol", "project")
-        .filter(pk=judgment_id)
-        .first()
-    )
-    if judgment is None or role_in(user=editor, project=judgment.project) is None:
-        raise NotAssigned({"judgment": [_("No such judgment of yours.")]})
-    if judgment.annotator_id != editor.pk:
-        raise PermissionDenied(_("Only its author edits a judgment."))
-    if judgment.voided_at is not None:
-        raise VerdictDiffers({"judgment": [_("This judgment was voided.")]})
-    responses = response_ids(judgment.task_id)
-    verdict = parse_verdict(body, protocol=parse_protocol(judgment.assignment.protocol.spec), responses=responses)
-    if verdict != verdict_of(judgment):
-        _replace(judgment, verdict, responses, editor)
-    return judgment_as_json(judgment=judgment, responses=responses)
-
-
-def _replace(judgment: Judgment, verdict: Verdict, responses: Sequence[str], editor: User) -> None:
-    before = judgment_as_json(judgment=judgment, responses=responses)
-    JudgmentRevision.objects.create(
-        judgment=judgment,
-        revision=judgment.revision,
-        verdict={name: before[name] for name in _CONTENT},
-        replaced_by=editor,
-    )
-    for name in _CONTENT:
-        setattr(judgment, _attribute(name), getattr(verdict, _attribute(name)))
-    judgment.revision += 1
-    judgment.save(update_fields=[_attribute(name) for name in _CONTENT] + ["revision", "updated_at"])
-    if verdict.rewrites or before["rewrites"]:
-        keep_rewrites(judgment_id=judgment.pk)
-    # One that was sent back waits for its reviewer again.
-    Review.objects.filter(judgment=judgment, outcome=Review.Outcome.SENT_BACK).update(outcome=Review.Outcome.REVISED)
-
-
-_CONTENT = ("ranking", "all_bad", "strength", "ratings", "flags", "rewrites", "rationale", "lead_time")
-
-
-def _attribute(name: str) -> str:
-    return "ranks" if name == "ranking" else name
 
 
 def response_ids(task_id: UUID) -> list[str]:

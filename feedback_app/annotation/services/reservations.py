@@ -48,10 +48,20 @@ def save_draft(*, task_id: UUID, annotator: User, draft: dict[str, Any]) -> None
         VerdictInvalid: the draft is too large or cannot be stored.
         ReservationEnded: the task is judged or given up.
     """
+    values = {"draft": draft_text(draft)}
+    _touch(task_id, annotator, ", draft = %(draft)s::jsonb, draft_saved_at = now()", values, late=True)
+
+
+def draft_text(draft: dict[str, Any]) -> str:
+    """Return a draft as JSON.
+
+    Raises:
+        VerdictInvalid: it is too large or cannot be stored.
+    """
     text = json.dumps(draft, ensure_ascii=False)
     if len(text) > DRAFT_CHARACTERS or not storable_json(draft):
         raise VerdictInvalid({"draft": [_("too large, or holds a NUL or half a surrogate pair")]})
-    _touch(task_id, annotator, ", draft = %(draft)s::jsonb, draft_saved_at = now()", {"draft": text}, late=True)
+    return text
 
 
 def _touch(task_id: UUID, annotator: User, also: str, values: dict[str, Any], *, late: bool = False) -> None:

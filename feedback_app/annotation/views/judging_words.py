@@ -78,11 +78,19 @@ def _state_words() -> dict[str, str]:
         "today": _("%(n)s today"),
         "draft_saved": _("Draft saved %(time)s"),
         "draft_kept": _("Draft kept on this device"),
+        "draft_refused": _("Draft kept on this device only: %(reason)s"),
+        "draft_earlier": _("This device keeps changes that you began before a newer revision was stored."),
+        "draft_earlier_take": _("Put them in place"),
+        "discard_failed": _(
+            "Your unfinished changes could not be discarded on the server: they are there when you open the verdict "
+            "again."
+        ),
         "stored": _("Stored."),
         "stored_surplus": _("Stored as extra work: the task had been judged often enough in the meantime."),
         "stored_late": _("A verdict that had waited on this device is stored now."),
         "revision_stored": _("The revision is stored."),
         "revising": _("You are editing a verdict that is already stored; the earlier one is kept as well."),
+        "revision_drafted": _("Your unfinished changes are in place."),
         "revision_leave": _("Leave it as it was"),
         "sent_back": _("A reviewer sent this verdict back: %(comment)s"),
         "returned_open": _("My work"),

@@ -12,7 +12,8 @@ import { labelled, partOf, showPrompt, showResponses, updateResponses, updateRew
 
 /**
  * @typedef {{task: import("./verdict.js").Task, verdict: import("./verdict.js").Verdict, before: import("./verdict.js").Verdict[],
- *   judgment: any, comment: string, seconds: number, touched: boolean, reserved: number, expires: number}} Item
+ *   judgment: any, comment: string, drafted: boolean, earlier: any, seconds: number, touched: boolean, reserved: number,
+ *   expires: number}} Item drafted: opened with a draft; earlier: a draft of a verdict that was revised since
  */
 
 /**
@@ -21,12 +22,15 @@ import { labelled, partOf, showPrompt, showResponses, updateResponses, updateRew
  */
 export function itemOf(task, reserved) {
   const own = drafts.load(task.assignment.id);
-  const draft = (own?.at ?? 0) > (task.draft?.at ?? 0) ? own : task.draft;
+  const draft = newest(own, task.draft);
   return {
-    task, verdict: verdicts.read(draft, task), before: [], judgment: null, comment: "", seconds: Number(draft?.lead_time) || 0,
-    touched: draft !== null, reserved, expires: Date.now() + reserved,
+    task, verdict: verdicts.read(draft, task), before: [], judgment: null, comment: "", drafted: draft !== null, earlier: null,
+    seconds: Number(draft?.lead_time) || 0, touched: draft !== null, reserved, expires: Date.now() + reserved,
   }; // prettier-ignore
 }
+
+/** @param {any} own this device's draft @param {any} stored the server's */
+const newest = (own, stored) => ((own?.at ?? 0) > (stored?.at ?? 0) ? own : stored);
 
 export class Desk {
   /** @param {() => void} changed called after every change of the verdict */
@@ -142,19 +146,24 @@ export class Desk {
 
   /** @param {Item} item @param {any} judgment */
   remember(item, judgment) {
-    this.last = this.revisionOf(item.task, judgment);
+    this.last = this.revisionOf({ ...item.task, draft: null }, judgment); // a draft of it went with the submit
     this.item = null;
   }
 
   /**
+   * A stored verdict with the newest draft of a revision, the server's or this device's; one that was begun on an
+   * earlier verdict stands aside.
    * @param {import("./verdict.js").Task} task @param {any} judgment
    * @param {string | null} [comment] why a reviewer sent it back @returns {Item}
    */
   revisionOf(task, judgment, comment = "") {
     const own = drafts.load(judgment.id);
+    const fits = (/** @type {any} */ draft) => (draft?.revision === judgment.revision ? draft : null);
+    const draft = newest(fits(own), fits(task.draft));
     return {
-      task, verdict: verdicts.read(own ?? judgment, task), before: [], judgment, comment: comment ?? "", touched: false, reserved: Infinity,
-      expires: Infinity, seconds: Number(own?.lead_time ?? judgment.lead_time) || 0,
+      task, verdict: verdicts.read(draft ?? judgment, task), before: [], judgment, comment: comment ?? "",
+      drafted: draft !== null, earlier: own && !fits(own) ? own : null, touched: false, reserved: Infinity,
+      expires: Infinity, seconds: Number(draft?.lead_time ?? judgment.lead_time) || 0,
     }; // prettier-ignore
   }
 

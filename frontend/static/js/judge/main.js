@@ -7,7 +7,7 @@ import { PAGE, byId, h, say } from "./dom.js";
 import { Desk } from "./desk.js";
 import { deliver, flushOutbox, withSession } from "./delivery.js";
 import { drafts, freshKey, outbox } from "./keeping.js";
-import { announce, notice, sayReturned } from "./notices.js";
+import { announce, notice, sayReturned, sayRevision } from "./notices.js";
 import { Queue } from "./queue.js";
 import { handleKeys } from "./pressing.js";
 import { listen, tell } from "./windows.js";
@@ -26,6 +26,8 @@ let today = PAGE.today;
 let busy = false;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let draftTimer;
+/** @type {Promise<void> | undefined} */
+let draftUnderWay;
 
 /* ---- what the page says ---- */
 
@@ -67,8 +69,7 @@ function setSaving(saving) {
 
 /** Go on to what waits: a task put aside, the one fetched ahead, or a new one. */
 async function advance() {
-  notice("revision", null);
-  notice("ended", null);
+  for (const name of ["revision", "earlier", "ended"]) notice(name, null);
   const ready = queue.takeReady();
   if (ready) return show(ready);
   setState("loading");
@@ -98,11 +99,7 @@ function show(item) {
   clock.start(item.seconds);
   byId("saved").textContent = "";
   setSaving(false);
-  if (item.judgment) {
-    const leave = h("button", { type: "button", class: "button", onclick: leaveRevision }, say("revision_leave"));
-    const why = item.comment ? [say("sent_back", { comment: item.comment })] : [];
-    notice("revision", [...why, say("revising")].join(" "), leave);
-  }
+  if (item.judgment) sayRevision(item, leaveRevision, takeUpEarlier);
   prefetch();
   noticeGuidelines(item.task.guidelines).catch(() => {}); // asked again with the next task
   showUnreadGuidelines();
@@ -128,22 +125,30 @@ function changed() {
   const { item } = desk;
   if (!item) return;
   byId("problems").replaceChildren();
-  const draft = verdicts.asDraft(item.verdict, clock.seconds);
-  const kept = drafts.keep(draftId(item), draft);
+  const draft = draftOf(item);
+  drafts.keep(draftId(item), draft);
   tell({ draft: draftId(item), verdict: draft });
   clearTimeout(draftTimer);
-  if (item.judgment) return void (byId("saved").textContent = kept ? say("draft_kept") : "");
-  draftTimer = setTimeout(() => saveDraft(item), DRAFT_DELAY_MS);
+  draftTimer = setTimeout(() => (draftUnderWay = saveDraft(item)), DRAFT_DELAY_MS);
 }
 
 /** @param {Item} item */
 const draftId = (item) => item.judgment?.id ?? item.task.assignment.id;
 
 /** @param {Item} item */
+const draftUrl = ({ judgment, task }) =>
+  judgment ? `/api/v1/judgments/${judgment.id}/draft/` : `/api/v1/tasks/${task.id}/draft/`;
+
+/** A revision's draft names the verdict that it was begun on. @param {Item} item */
+function draftOf({ verdict, judgment }) {
+  const draft = verdicts.asDraft(verdict, clock.seconds);
+  return judgment ? { ...draft, revision: judgment.revision } : draft;
+}
+
+/** @param {Item} item */
 async function saveDraft(item) {
-  const draft = verdicts.asDraft(item.verdict, clock.seconds);
   try {
-    await send("PUT", `/api/v1/tasks/${item.task.id}/draft/`, draft);
+    await send("PUT", draftUrl(item), draftOf(item));
     if (desk.item === item) byId("saved").textContent = say("draft_saved", { time: new Date().toLocaleTimeString([], { timeStyle: "short" }) });
     notice("offline", null);
   } catch (error) {
@@ -151,7 +156,9 @@ async function saveDraft(item) {
     byId("saved").textContent = say("draft_kept");
     if (error instanceof SignedOut) sessionEnded();
     else if (error instanceof Offline) notice("offline", say("offline"));
-    else if (error instanceof Refused && error.status === 409) notice("ended", say("ended"));
+    else if (error instanceof Refused && error.status === 409) {
+      notice("ended", item.judgment ? say("draft_refused", { reason: error.message }) : say("ended"));
+    }
   }
 }
 
@@ -160,7 +167,7 @@ function sessionEnded() {
   const signIn = h("button", { type: "button", class: "button", onclick: async () => {
     await askSignIn();
     notice("session", null);
-    if (desk.item && !desk.item.judgment) await saveDraft(desk.item);
+    if (desk.item && (desk.item.touched || !desk.item.judgment)) await saveDraft(desk.item);
   } }, say("sign_in")); // prettier-ignore
   notice("session", say("session_ended"), signIn);
 }
@@ -245,10 +252,26 @@ function putAside(item) {
   if (!item.judgment) queue.ready.unshift(item);
 }
 
-function leaveRevision() {
-  if (busy || !desk.item?.judgment) return;
-  drafts.drop(draftId(desk.item));
+async function leaveRevision() {
+  const { item } = desk;
+  if (busy || !item?.judgment) return;
+  clearTimeout(draftTimer);
+  drafts.drop(draftId(item));
   advance();
+  try {
+    await draftUnderWay; // or it would arrive after this and stay
+    await send("DELETE", draftUrl(item), undefined, { keepalive: true });
+  } catch (error) {
+    if (!(error instanceof Refused)) notice("problem", say("discard_failed"));
+  }
+}
+
+/** Put what was begun on an earlier verdict in the place of the stored one; undo leads back. */
+function takeUpEarlier() {
+  const { item } = desk;
+  if (busy || !item?.earlier) return;
+  desk.set(verdicts.read(item.earlier, item.task));
+  notice("earlier", null);
 }
 
 /* ---- other windows of the same person ---- */
@@ -288,7 +311,7 @@ addEventListener("offline", () => notice("offline", say("offline")));
 addEventListener("online", () => notice("offline", null));
 addEventListener("pagehide", () => {
   if (desk.item && main.dataset.state === "judging" && desk.item.touched) {
-    drafts.keep(draftId(desk.item), verdicts.asDraft(desk.item.verdict, clock.seconds));
+    drafts.keep(draftId(desk.item), draftOf(desk.item));
   }
 });
 

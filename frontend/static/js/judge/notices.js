@@ -17,6 +17,19 @@ export function notice(name, text, ...buttons) {
   byId("notices").append(h("p", { class: `notice${danger}`, data: { notice: name } }, h("span", {}, text), ...buttons));
 }
 
+/**
+ * Say what is being edited, why, and which drafts of it there are.
+ * @param {import("./desk.js").Item} item @param {() => void} leave @param {() => void} takeUp the draft that stands aside
+ */
+export function sayRevision(item, leave, takeUp) {
+  const button = (/** @type {string} */ words, /** @type {() => void} */ onclick) =>
+    h("button", { type: "button", class: "button", onclick }, say(words));
+  const why = item.comment ? [say("sent_back", { comment: item.comment })] : [];
+  const back = item.drafted ? [say("revision_drafted")] : [];
+  notice("revision", [...why, say("revising"), ...back].join(" "), button("revision_leave", leave));
+  if (item.earlier) notice("earlier", say("draft_earlier"), button("draft_earlier_take", takeUp));
+}
+
 /** Say once a visit what a reviewer has sent back; home and the list of one's work say it too. */
 export function sayReturned() {
   if (!PAGE.returned) return;
