@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from django.utils import timezone
 
@@ -128,6 +129,30 @@ def test_failing_gold_pauses_with_the_reason_after_so_many() -> None:
     assert "33 %" in member.pause_reason
     with pytest.raises(MemberPaused, match="33 %"):
         next_task(project=project, annotator=annotator)
+
+
+def test_a_verdict_on_gold_or_a_plain_task_takes_the_same_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(gold_share=1.0, pause_gold_below=0.1, pause_after=3)
+    annotator = make_user(project)
+    gold_of(project, 2)
+    make_task(project)
+    execute, sent = psycopg.Cursor.execute, list[str]()
+
+    def noted(cursor: Any, statement: Any, *values: Any, **more: Any) -> Any:
+        sent.append(str(statement))
+        return execute(cursor, statement, *values, **more)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", noted)
+    taken = []
+    for _ in range(3):  # two of gold in place of the plain one, and it
+        task = next_task(project=project, annotator=annotator)
+        assert task is not None
+        sent.clear()
+        judge(task, annotator, "First.")
+        taken.append([statement.split('"')[0] for statement in sent])  # without the savepoint's name
+    assert list(Check.objects.values_list("kind", "score")) == [("gold", 1.0)] * 2
+    assert len(taken[0]) > 2
+    assert taken[0] == taken[1] == taken[2]
 
 
 def test_a_rule_says_nothing_before_there_are_so_many() -> None:

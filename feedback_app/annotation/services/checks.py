@@ -1,6 +1,7 @@
 """What happens to a verdict on a task whose answer is known: scored unseen, and acted on by the project's rules."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 from uuid import UUID
@@ -13,67 +14,58 @@ from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.annotation.comparisons import gold_agreement, pair_agreement, rating_agreement
 from feedback_app.annotation.models import Check, GoldAnswer, Judgment, NextPosition, Task, TaskResponse
-from feedback_app.annotation.verdicts import parse_verdict
+from feedback_app.annotation.verdicts import Verdict, parse_verdict
 from feedback_app.notifications.models import Notification
 from feedback_app.notifications.services import announce
+from feedback_app.prepared import fetch_prepared
 from feedback_app.projects.models import Member, Project
 from feedback_app.projects.protocols import parse_protocol
 from feedback_app.projects.services import set_paused, set_qualified
 
-CHECKED_KINDS = (Task.Kind.GOLD, Task.Kind.QUALIFICATION, Task.Kind.REPEAT)
+
+@dataclass(frozen=True)
+class Expected:
+    """What a verdict is checked against: a gold answer, or what its author said before; without ranks, nothing."""
+
+    ranks: list[int | None] | None
+    ratings: dict[str, dict[str, int]] | None
+    tolerance: int | None
+
+    def score(self, kind: str, verdict: Verdict) -> float | None:
+        """Return the share of what is expected that a verdict says; None where nothing can be compared."""
+        if self.ranks is None:
+            return None
+        if kind == Task.Kind.REPEAT:
+            return pair_agreement(verdict.ranks, self.ranks)
+        ranked = gold_agreement(verdict.ranks, self.ranks)
+        rated = rating_agreement(verdict.ratings, self.ratings or {}, self.tolerance or 0)
+        known = [share for share in (ranked, rated) if share is not None]
+        return fmean(known) if known else None
 
 
-def record_check(*, judgment_id: UUID) -> Check | None:
-    """Score a judgment on a gold, qualification or repeated task and apply the project's rules; the caller locks it.
+def act_on_check(*, project_id: int, annotator: User, kind: str | None, pauses: bool) -> None:
+    """Apply the project's rules after a verdict; kind is of the task that was checked, None for any other.
 
-    None where nothing can be compared (a repeat that ranks none of the same pairs).
+    Where there are rules of pausing, the newest work is read after every verdict and acted on after a checked one
+    alone: both take as long.
     """
-    judgment = Judgment.objects.select_related(
-        "task__gold_answer", "task__repeat_of", "project", "annotator"
-    ).get(pk=judgment_id)  # fmt: skip
-    score = _score(judgment)
-    if score is None:
-        return None
-    check = Check.objects.create(
-        judgment=judgment, project=judgment.project, annotator=judgment.annotator, kind=judgment.task.kind, score=score
-    )
-    if not _may_act(judgment):
-        return check
-    member = Member.objects.select_for_update().filter(project=judgment.project, user=judgment.annotator).first()
-    if member is not None and member.role == Member.Role.ANNOTATOR:
-        if judgment.task.kind == Task.Kind.QUALIFICATION:
-            _qualify(judgment.project, member)
-        else:
-            pause_by_rule(project=judgment.project, member=member)
-    return check
+    if kind == Task.Kind.QUALIFICATION:
+        _qualify(project_id, annotator)
+    elif pauses:
+        pause_by_rule(project_id=project_id, annotator=annotator, checked=kind is not None)
 
 
-def _may_act(judgment: Judgment) -> bool:
-    """Say whether any rule could follow; where none can, a checked submit takes hardly longer than any other."""
-    project = judgment.project
-    if judgment.task.kind == Task.Kind.QUALIFICATION:
-        return project.qualification_pass is not None
-    bounds = (project.pause_gold_below, project.pause_consistency_below, project.pause_seconds_below)
-    return any(bound is not None for bound in bounds)
+def _lock_member(project_id: int, annotator: User) -> Member | None:
+    members = Member.objects.select_related("project", "user").select_for_update(of=("self",))
+    return members.filter(project=project_id, user=annotator, role=Member.Role.ANNOTATOR).first()
 
 
-def _score(judgment: Judgment) -> float | None:
-    if judgment.task.kind == Task.Kind.REPEAT:
-        before = judgment.task.repeat_of
-        return None if before is None else pair_agreement(judgment.ranks, before.ranks)
-    answer: GoldAnswer | None = getattr(judgment.task, "gold_answer", None)  # joined already
-    if answer is None:
-        return None
-    ranked = gold_agreement(judgment.ranks, answer.ranks)
-    rated = rating_agreement(judgment.ratings, answer.ratings, answer.tolerance)
-    known = [share for share in (ranked, rated) if share is not None]
-    return fmean(known) if known else None
-
-
-def _qualify(project: Project, member: Member) -> None:
+def _qualify(project_id: int, annotator: User) -> None:
     """Decide a qualification once every task of it is judged: open the queue, or pause with the score."""
-    if project.qualification_pass is None or member.qualified_at is not None:
+    member = _lock_member(project_id, annotator)
+    if member is None or member.project.qualification_pass is None or member.qualified_at is not None:
         return
+    project = member.project
     scores = dict(
         Check.objects.filter(project=project, annotator=member.user, kind=Task.Kind.QUALIFICATION).values_list(
             "judgment__task_id", "score"
@@ -94,47 +86,53 @@ def _qualify(project: Project, member: Member) -> None:
         _pause(member, reason % {"score": round(100 * score), "needed": round(100 * project.qualification_pass)})
 
 
-def pause_by_rule(*, project: Project, member: Member) -> str:
-    """Pause a member whose newest judgments break a rule of the project; return the reason, empty where none is broken.
+def pause_by_rule(*, project_id: int, annotator: User, checked: bool = True) -> None:
+    """Pause an annotator whose newest judgments break a rule of the project; read alone where nothing was checked.
 
-    Each rule looks at the newest `pause_after` judgments of its kind and says nothing before there are so many.
+    Each rule looks at the newest `pause_after` judgments of its kind and says nothing before there are so many. Of two
+    verdicts at the same moment neither may see the other's check; the next one sees both.
     """
-    if member.paused_at is not None:
-        return member.pause_reason
+    row = fetch_prepared(_NEWEST, {"project": project_id, "annotator": annotator.pk})
+    if row is None or not checked:
+        return
+    after, gold_least, gold, consistency_least, repeats, seconds_least, seconds = row
     reason = (
-        _share_rule(project, member, Task.Kind.GOLD, project.pause_gold_below, _("tasks with a known answer"))
-        or _share_rule(
-            project, member, Task.Kind.REPEAT, project.pause_consistency_below, _("tasks that you judged before")
-        )
-        or _speed_rule(project, member)
+        _share_rule(after, gold_least, gold, _("tasks with a known answer"))
+        or _share_rule(after, consistency_least, repeats, _("tasks that you judged before"))
+        or _speed_rule(after, seconds_least, seconds)
     )
-    if reason:
+    if reason and (member := _lock_member(project_id, annotator)) and member.paused_at is None:
         _pause(member, reason)
-    return reason
 
 
-def _share_rule(project: Project, member: Member, kind: str, least: float | None, what: str) -> str:
-    if least is None:
-        return ""
-    newest = Check.objects.filter(project=project, annotator=member.user, kind=kind).order_by("-created_at", "-pk")
-    scores = list(newest.values_list("score", flat=True)[: project.pause_after])
-    if len(scores) < project.pause_after or fmean(scores) >= least:
+_SCORES = """ARRAY(
+        SELECT c.score FROM annotation_check c
+        WHERE c.project_id = p.id AND c.annotator_id = m.user_id AND c.kind = '{kind}'
+        ORDER BY c.created_at DESC, c.id DESC LIMIT p.pause_after)"""
+_NEWEST = f"""
+SELECT p.pause_after, p.pause_gold_below, {_SCORES.format(kind="gold")},
+    p.pause_consistency_below, {_SCORES.format(kind="repeat")},
+    p.pause_seconds_below, ARRAY(
+        SELECT j.active_seconds FROM annotation_judgment j
+        WHERE j.project_id = p.id AND j.annotator_id = m.user_id AND j.active_seconds IS NOT NULL
+        ORDER BY j.created_at DESC LIMIT p.pause_after)
+FROM projects_project p JOIN projects_member m ON m.project_id = p.id
+WHERE p.id = %(project)s AND m.user_id = %(annotator)s AND m.role = 'annotator' AND m.paused_at IS NULL
+"""
+
+
+def _share_rule(after: int, least: float | None, scores: Sequence[float], what: str) -> str:
+    if least is None or len(scores) < after or fmean(scores) >= least:
         return ""
     words = _("Agreement of %(share)d %% on the last %(n)d %(what)s; %(least)d %% is needed.")
     return words % {"share": round(100 * fmean(scores)), "n": len(scores), "what": what, "least": round(100 * least)}
 
 
-def _speed_rule(project: Project, member: Member) -> str:
-    if project.pause_seconds_below is None:
-        return ""
-    newest = Judgment.objects.filter(
-        project=project, annotator=member.user, active_seconds__isnull=False
-    ).order_by("-created_at")  # fmt: skip
-    seconds = [s for s in newest.values_list("active_seconds", flat=True)[: project.pause_after] if s is not None]
-    if len(seconds) < project.pause_after or median(seconds) >= project.pause_seconds_below:
+def _speed_rule(after: int, least: float | None, seconds: Sequence[float]) -> str:
+    if least is None or len(seconds) < after or median(seconds) >= least:
         return ""
     words = _("Half of the last %(n)d judgments took under %(seconds).1f s; %(least).1f s is the least.")
-    return words % {"n": len(seconds), "seconds": median(seconds), "least": project.pause_seconds_below}
+    return words % {"n": len(seconds), "seconds": median(seconds), "least": least}
 
 
 def _pause(member: Member, reason: str) -> None:

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from feedback_app.accounts.models import User
 from feedback_app.annotation.errors import NotAssigned, VerdictDiffers, VerdictInvalid
 from feedback_app.annotation.models import Assignment, IdempotentAnswer, Judgment, TaskResponse
-from feedback_app.annotation.services.checks import CHECKED_KINDS, ask_third_judgment, record_check
+from feedback_app.annotation.services.checks import Expected, act_on_check, ask_third_judgment
 from feedback_app.annotation.services.reservations import HEARTBEAT_SECONDS, MEMBER
 from feedback_app.annotation.services.rewrites import keep_rewrites
 from feedback_app.annotation.verdicts import Verdict, hash_body, parse_verdict, read_protocol
@@ -38,6 +38,8 @@ class _Place:
     responses: list[UUID]
     task_kind: str
     full_of_two: bool
+    expected: Expected
+    pauses: bool
 
 
 # The task before its assignment, as everywhere; what is read beside them never changes.
@@ -46,15 +48,20 @@ SELECT t.project_id, t.overlap IS NULL OR t.reserved + t.counted < t.overlap, a.
     a.active_seconds + least(%(bound)s, greatest(0, extract(epoch FROM clock_timestamp() - a.last_seen_at)))::float8,
     protocol.spec::text, annotator.kind,
     ARRAY(SELECT response_id FROM annotation_task_response WHERE task_id = t.id ORDER BY position),
-    t.kind, project.third_on_disagreement AND t.overlap = 2 AND t.counted = 1
+    t.kind, project.third_on_disagreement AND t.overlap = 2 AND t.counted = 1,
+    coalesce(project.pause_gold_below, project.pause_consistency_below, project.pause_seconds_below) IS NOT NULL,
+    CASE WHEN t.kind = 'repeat' THEN (SELECT ranks FROM annotation_judgment WHERE id = t.repeat_of_id)
+        ELSE gold.ranks END, gold.ratings::json, gold.tolerance
 FROM annotation_task t
 JOIN projects_project project ON project.id = t.project_id
 JOIN annotation_assignment a ON a.task_id = t.id AND a.annotator_id = %(annotator)s
 JOIN accounts_user annotator ON annotator.id = a.annotator_id
 JOIN projects_protocol_version protocol ON protocol.id = a.protocol_id
+LEFT JOIN annotation_gold_answer gold ON gold.task_id = t.id
 WHERE t.id = %(task)s AND {MEMBER}
 FOR NO KEY UPDATE OF t, a
 """
+# One statement for every kind of task: what takes longer on gold would tell that it is gold.
 _STORE = """
 WITH stored AS (
     INSERT INTO annotation_judgment (
@@ -69,6 +76,9 @@ WITH stored AS (
     UPDATE annotation_assignment
     SET state = 'submitted', active_seconds = %(active_seconds)s, draft = NULL, draft_saved_at = NULL
     WHERE id = %(assignment)s
+), checked AS (
+    INSERT INTO annotation_check (judgment_id, project_id, annotator_id, kind, score, created_at)
+    SELECT %(id)s, %(project)s, %(annotator)s, %(task_kind)s, %(score)s, %(at)s WHERE %(score)s::float8 IS NOT NULL
 )
 UPDATE annotation_task t
 SET reserved = t.reserved - %(held)s, counted = t.counted + 1,
@@ -112,14 +122,16 @@ def _lock_place(task_id: UUID, annotator: User) -> _Place:
     if row is None:
         raise NotAssigned({"task": [_("No such task of yours.")]})
     names = ("project_id", "free", "assignment_id", "state", "active_seconds", "protocol", "kind", "responses",
-             "task_kind", "full_of_two")  # fmt: skip
-    return _Place(**dict(zip(names, row, strict=True)))
+             "task_kind", "full_of_two", "pauses")  # fmt: skip
+    expected = Expected(*row[len(names) :])
+    return _Place(**dict(zip(names, row, strict=False)), expected=expected)
 
 
 def _store(task_id: UUID, annotator: User, place: _Place, body: Mapping[str, Any], digest: str) -> dict[str, Any]:
     responses = [str(response) for response in place.responses]
     verdict = parse_verdict(body, protocol=read_protocol(place.protocol), responses=responses)
     held = place.state == Assignment.State.RESERVED
+    score = place.expected.score(place.task_kind, verdict)
     identity, now = uuid4(), timezone.now()
     values: dict[str, Any] = {
         "id": identity, "assignment": place.assignment_id, "project": place.project_id, "task": task_id,
@@ -127,14 +139,16 @@ def _store(task_id: UUID, annotator: User, place: _Place, body: Mapping[str, Any
         "strength": verdict.strength, "ratings": json.dumps(verdict.ratings), "flags": json.dumps(verdict.flags),
         "rewrites": json.dumps(verdict.rewrites), "rationale": verdict.rationale, "lead_time": verdict.lead_time,
         "active_seconds": place.active_seconds, "counts": held or place.free, "held": int(held),
-        "body_sha256": digest, "at": now,
+        "body_sha256": digest, "at": now, "task_kind": place.task_kind, "score": score,
     }  # fmt: skip
     fetch_prepared(_STORE, values)
     if verdict.rewrites:
         keep_rewrites(judgment_id=identity)
-    if place.task_kind in CHECKED_KINDS:
-        record_check(judgment_id=identity)
-    elif values["counts"] and place.full_of_two:
+    act_on_check(
+        project_id=place.project_id, annotator=annotator, kind=None if score is None else place.task_kind,
+        pauses=place.pauses,
+    )  # fmt: skip
+    if values["counts"] and place.full_of_two:
         ask_third_judgment(task_id=task_id)
     return _as_json(
         identity=identity, task_id=task_id, responses=responses, verdict=verdict, surplus=not values["counts"],
