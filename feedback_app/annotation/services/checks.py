@@ -63,9 +63,11 @@ def _lock_member(project_id: int, annotator: User) -> Member | None:
 def _qualify(project_id: int, annotator: User) -> None:
     """Decide a qualification once every task of it is judged: open the queue, or pause with the score."""
     member = _lock_member(project_id, annotator)
-    if member is None or member.project.qualification_pass is None or member.qualified_at is not None:
+    if member is None or member.qualified_at is not None:
         return
-    project = member.project
+    project, needed = member.project, member.project.qualification_pass
+    if needed is None:
+        return
     scores = dict(
         Check.objects.filter(project=project, annotator=member.user, kind=Task.Kind.QUALIFICATION).values_list(
             "judgment__task_id", "score"
@@ -79,11 +81,11 @@ def _qualify(project_id: int, annotator: User) -> None:
     if not wanted <= set(scores):
         return
     score = fmean(scores.values())
-    passed = score >= project.qualification_pass
+    passed = score >= needed
     set_qualified(member=member, score=score, passed=passed)
     if not passed:
         reason = _("Qualification: %(score)d %% reached, %(needed)d %% needed. Your manager can open it again.")
-        _pause(member, reason % {"score": round(100 * score), "needed": round(100 * project.qualification_pass)})
+        _pause(member, reason % {"score": round(100 * score), "needed": round(100 * needed)})
 
 
 def pause_by_rule(*, project_id: int, annotator: User, checked: bool = True) -> None:
