@@ -418,6 +418,7 @@ def test_a_revisions_draft_follows_to_another_device_and_not_past_a_newer_revisi
     page = open_page(annotator)
     address = f"/p/{project.slug}/judge/?judgment={judgment.pk}"
     page.goto(address)
+    expect(page.locator("[data-notice=revision]")).to_be_visible()
     expect(page.locator("[data-notice=revision]")).not_to_contain_text("unfinished")
     press(page, "Slash")
     page.keyboard.type("half a thought")
