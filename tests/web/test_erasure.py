@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.db.models import F
 from django.test import Client
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +21,14 @@ from feedback_app.annotation.services import next_task
 from feedback_app.annotation.services.reviewing import review_judgment
 from feedback_app.datasets.models import DatasetVersion
 from feedback_app.datasets.selectors import duplicates_of, lineage_of
-from feedback_app.datasets.services import create_dataset_version, erase_from_project, folder_of, measure_duplicates
+from feedback_app.datasets.services import (
+    create_dataset_version,
+    erase_from_project,
+    erasing,
+    folder_of,
+    measure_duplicates,
+    versions,
+)
 from feedback_app.datasets.services.versions import file_names
 from feedback_app.projects.models import Member, Project
 from feedback_app.rounds.models import Round
@@ -130,6 +139,69 @@ def test_nothing_names_the_erased_any_more() -> None:
     assert "annotator2" not in everything_in(outcome.renewed[0])
     assert "(erased) has judged this row" in refusals(refused)[1]
     assert duplicates_of(project=project) is None  # it holds beginnings of prompts
+
+
+def test_a_version_whose_rows_were_read_before_an_erasure_is_made_anew_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = make_project()
+    run_rows(project, judged_rows(3))
+    erase_after_reading(monkeypatch, project, ["annotator2"])
+    version = create_dataset_version(project=project, format="judgments", options={})
+    assert "annotator2" not in everything_in(version)
+    assert version.manifest["judgments"] == 6  # of three rows with three judgments each
+    # By name, it would be made anew of the rest alone, and its manifest would go on naming them.
+    erase_after_reading(monkeypatch, project, ["annotator1"])
+    with pytest.raises(ValidationError, match="erased from the project"):
+        create_dataset_version(
+            project=project, format="judgments", options={"annotators": ["annotator1", "annotator3"]}
+        )
+    # The first version held annotator1's too, and was made anew; the refused one is not there.
+    assert [
+        annotator in everything_in(DatasetVersion.objects.get(number=2)) for annotator in ("annotator1", "annotator3")
+    ] == [False, True]
+    assert DatasetVersion.objects.filter(project=project).count() == 2
+
+
+def erase_after_reading(monkeypatch: pytest.MonkeyPatch, project: Project, names: list[str]) -> None:
+    write = versions._write_files
+
+    def write_then_erase(*given: Any) -> Any:
+        tally = write(*given)
+        while names:
+            erase_from_project(project=project, erased_by=None, annotator=names.pop())
+        return tally
+
+    monkeypatch.setattr(versions, "_write_files", write_then_erase)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_version_does_not_slip_in_while_an_erasure_marks_those_that_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = make_project()
+    run_rows(project, judged_rows(3))
+    mark = erasing._mark_versions
+    with ThreadPoolExecutor(1) as pool:
+        making: list[Future[DatasetVersion]] = []
+
+        def make() -> DatasetVersion:
+            try:
+                return create_dataset_version(project=project, format="judgments", options={})
+            finally:
+                connection.close()
+
+        def mark_and_wait(*given: Any) -> Any:
+            marked = mark(*given)
+            making.append(pool.submit(make))
+            # It reads what is not erased yet to others, and waits to be stored; unlocked, it would be by now.
+            with pytest.raises(TimeoutError):
+                making[0].result(timeout=1)
+            return marked
+
+        monkeypatch.setattr(erasing, "_mark_versions", mark_and_wait)
+        erase_from_project(project=project, erased_by=None, annotator="annotator2")
+        assert "annotator2" not in everything_in(making[0].result(timeout=30))
 
 
 def test_withdrawn_versions_have_no_files_left() -> None:

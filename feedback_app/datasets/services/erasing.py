@@ -23,7 +23,7 @@ from feedback_app.annotation.services.erasing import Erased, annotators_called, 
 from feedback_app.datasets.loading import LOCK_SPACE, subject_of_annotator
 from feedback_app.datasets.models import DatasetVersion, DuplicateReport, Erasure, RefusedRow
 from feedback_app.datasets.services.marking import count_held
-from feedback_app.datasets.services.versions import create_dataset_version, folder_of
+from feedback_app.datasets.services.versions import create_dataset_version, folder_of, lock_versions
 from feedback_app.notifications.services import forget_person
 from feedback_app.projects.models import Project
 from feedback_app.serving.models import PolicyVersion
@@ -63,6 +63,7 @@ def erase_from_project(
         with connection.cursor() as cursor:  # no import brings it back meanwhile
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_SPACE, project.pk & 0x7FFFFFFF])
         kind, subject, erased = _erase_prompt(project, prompt) if prompt else _erase_annotator(project, annotator)
+        lock_versions(project)  # what is in the making is made anew, or is there to be marked
         erasure = Erasure.objects.create(
             project=project, kind=kind, subject_sha256=subject, judgments=len(erased.judgments),
             tasks=len(erased.tasks), erased_by=erased_by,

@@ -25,7 +25,8 @@ from feedback_app.datasets.exporting.options import SPLITS, ExportOptions, Optio
 from feedback_app.datasets.exporting.rows import Export, prepare_export
 from feedback_app.datasets.exporting.source import ExportTask, agreed_of
 from feedback_app.datasets.exporting.writing import Drain, write_pieces
-from feedback_app.datasets.models import DatasetVersion
+from feedback_app.datasets.loading import subject_of_annotator
+from feedback_app.datasets.models import DatasetVersion, Erasure
 from feedback_app.datasets.services.cards import CARD, write_card
 from feedback_app.projects.models import Project
 
@@ -51,15 +52,35 @@ def create_dataset_version(
     Raises:
         ValidationError: names the option that is unknown, or says that there is nothing to export.
     """
-    try:
-        chosen = options if isinstance(options, ExportOptions) else parse_options(options or {})
-        export = prepare_export(project=project, format=format, options=chosen, split=chosen.split or "all")
-    except OptionsError as error:
-        raise ValidationError({error.field_name: [error.reason]}) from error
     if file_type not in VERSION_FILE_TYPES:
         raise ValidationError({"file": [_("one of %(names)s") % {"names": ", ".join(VERSION_FILE_TYPES)}]})
-    home = Path(settings.DATA_DIR) / "datasets"
-    draft = home / f".{uuid.uuid4()}"
+    try:
+        chosen = options if isinstance(options, ExportOptions) else parse_options(options or {})
+        while True:
+            try:
+                return _make(project, format, chosen, file_type, created_by)
+            except _ErasedMeanwhile as meanwhile:
+                if meanwhile.subjects & {subject_of_annotator(name) for name in chosen.annotators}:
+                    raise ValidationError({"annotators": [_("one of them was erased from the project")]}) from None
+    except OptionsError as error:
+        raise ValidationError({error.field_name: [error.reason]}) from error
+
+
+class _ErasedMeanwhile(Exception):
+    """Something was erased after the rows were read: what was written of them may hold it, and is thrown away."""
+
+    def __init__(self, subjects: set[str]) -> None:
+        self.subjects = subjects
+        super().__init__()
+
+
+def _make(
+    project: Project, format: str, options: ExportOptions, file_type: str, created_by: User | None
+) -> DatasetVersion:
+    """Write a version's files in a folder that nobody sees, and store it; raises _ErasedMeanwhile and OptionsError."""
+    erased = _erased_subjects(project)  # before anything else is read, so that none is missed
+    export = prepare_export(project=project, format=format, options=options, split=options.split or "all")
+    draft = Path(settings.DATA_DIR) / "datasets" / f".{uuid.uuid4()}"
     draft.mkdir(parents=True)
     try:
         tally = _write_files(export, draft, file_type)
@@ -67,9 +88,13 @@ def create_dataset_version(
             raise ValidationError({"options": [_("no judgment makes a row of this format by these options")]})
         files = {path.name: file_sha256(path) for path in sorted(draft.iterdir())}
         manifest = _manifest(export, format, file_type, tally, files)
-        return _seal(project, draft, manifest, created_by)
+        return _seal(project, draft, manifest, created_by, erased=erased)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _erased_subjects(project: Project) -> dict[int, str]:
+    return dict(Erasure.objects.filter(project=project).values_list("pk", "subject_sha256"))
 
 
 class _Tally:
@@ -164,12 +189,19 @@ def _manifest(export: Export, format: str, file_type: str, tally: _Tally, files:
     }
 
 
-def _seal(project: Project, draft: Path, manifest: dict[str, Any], created_by: User | None) -> DatasetVersion:
-    """Number the version and give its folder the place that nothing else will ever have."""
+def _seal(
+    project: Project, draft: Path, manifest: dict[str, Any], created_by: User | None, *, erased: dict[int, str]
+) -> DatasetVersion:
+    """Number the version and give its folder the place that nothing else will ever have.
+
+    erased: what was erased before its rows were read; raises _ErasedMeanwhile where there is more by now.
+    """
     digest = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
     with transaction.atomic():
-        # The project's row is the lock: two versions at once get two numbers.
-        Project.objects.select_for_update().only("id").get(pk=project.pk)
+        # Two versions at once get two numbers; and an erasure marks this one, or is seen here.
+        lock_versions(project)
+        if since := _erased_subjects(project).items() - erased.items():
+            raise _ErasedMeanwhile({subject for _pk, subject in since})
         newest = DatasetVersion.objects.filter(project=project).aggregate(newest=Max("number"))["newest"]
         version = DatasetVersion(
             project=project,
@@ -192,6 +224,14 @@ def _seal(project: Project, draft: Path, manifest: dict[str, Any], created_by: U
             _settle(path)
         draft.rename(folder_of(version))
     return version
+
+
+def lock_versions(project: Project) -> None:
+    """Keep the project's versions from becoming more until the transaction ends; the project's row is the lock.
+
+    Judgments go on meanwhile: the lock leaves foreign keys alone. Who locks tasks too has them first.
+    """
+    Project.objects.select_for_update(no_key=True).only("id").get(pk=project.pk)
 
 
 def _settle(path: Path) -> None:
