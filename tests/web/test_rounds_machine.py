@@ -22,6 +22,7 @@ from feedback_app.rounds.services import (
     retry_round,
     start_round,
 )
+from feedback_app.rounds.supervisor import Cancelled
 from tests.factories import make_judgment, make_project, make_task, make_user
 
 pytestmark = pytest.mark.django_db
@@ -53,6 +54,7 @@ class Rounds(RuleBasedStateMachine):
         self.workers: list[Round] = []
         self.states: dict[object, State] = {}
         self.expired = False
+        self.asked: set[object] = set()  # rounds whose end a person asked for while a worker had them
         self.start()
 
     def current(self) -> Round:
@@ -131,7 +133,10 @@ class Rounds(RuleBasedStateMachine):
         if not self.workers:
             return
         worker = self.workers[who % len(self.workers)]
-        if self.is_live(worker):
+        if self.is_live(worker) and worker.pk in self.asked:
+            with pytest.raises(Cancelled):  # it must not wait for somebody: it has yet to end
+                _leave(worker, state)
+        elif self.is_live(worker):
             _leave(worker, state)
             self.states[worker.pk] = state
         else:
@@ -144,6 +149,8 @@ class Rounds(RuleBasedStateMachine):
         move, by, allowed = MOVES[act]
         before = self.states[held.pk]
         if before in allowed:
+            if act == "cancel" and before == State.RUNNING:
+                self.asked.add(held.pk)
             move(round_id=held.pk, **{by: None})  # type: ignore[operator]  # each has an argument of its own for who
             self.states[held.pk] = allowed[before]
         else:
@@ -155,6 +162,7 @@ class Rounds(RuleBasedStateMachine):
         held = self.current()
         if self.states[held.pk] in {State.FAILED, State.CANCELLED, State.REJECTED}:
             retry_round(round_id=held.pk, retried_by=None)
+            self.asked.discard(held.pk)
             self.states[held.pk] = State.QUEUED
         else:
             with pytest.raises(RoundRefused):
