@@ -46,6 +46,8 @@ class RowReader:
         self.path = path
         self.name = (name or path.name).lower().removesuffix(".gz")
         self.bytes_total = path.stat().st_size
+        # Of all rows so far, unpacked: what those that are held in memory weigh.
+        self.unpacked = 0
         self._file: IO[bytes] | None = None
 
     @property
@@ -54,6 +56,11 @@ class RowReader:
         return min(self._file.tell(), self.bytes_total) if self._file and not self._file.closed else self.bytes_total
 
     def __iter__(self) -> Iterator[SourceRow]:
+        for row in self._rows():
+            self.unpacked += row.size
+            yield row
+
+    def _rows(self) -> Iterator[SourceRow]:
         if not self.bytes_total:
             raise FileRefused(_("the file is empty"))
         with self.path.open("rb") as self._file:
@@ -126,7 +133,7 @@ def _skip_line(stream: io.BufferedReader) -> None:
 
 def _parse_row(line: int, raw: bytes) -> SourceRow:
     try:
-        return SourceRow(line, parse_json(raw.decode()))
+        return SourceRow(line, parse_json(raw.decode()), size=len(raw))
     except UnicodeDecodeError as error:
         return SourceRow(line, problem=_("not UTF-8 at byte %(number)s of the line") % {"number": error.start + 1})
     except ValueError as error:
@@ -155,7 +162,7 @@ def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
         item, buffer, taken = _next_item(decoder, buffer, text, line)
         try:
             check_depth(item)
-            yield SourceRow(line, item)
+            yield SourceRow(line, item, size=len(taken))
         except ValueError as error:
             yield SourceRow(line, problem=str(error))
         line += taken.count("\n")
@@ -223,7 +230,7 @@ def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
                     % {"number": len(cells), "columns": len(header)},
                 )
             else:
-                yield SourceRow(line, dict(zip(header, map(read_cell, cells), strict=True)))
+                yield SourceRow(line, dict(zip(header, map(read_cell, cells), strict=True)), size=sum(map(len, cells)))
     except csv.Error as error:
         raise FileRefused(_line_says(reader.line_num, str(error))) from error
 
@@ -258,7 +265,7 @@ def _read_parquet(file: IO[bytes]) -> Iterator[SourceRow]:
                 )
             for value in batch.to_pylist():
                 number += 1
-                yield SourceRow(number, value)
+                yield SourceRow(number, value, size=batch.nbytes // batch.num_rows)
     except (pyarrow.ArrowException, OSError) as error:
         raise FileRefused(
             _("the Parquet file is damaged after row %(number)s: %(error)s") % {"number": number, "error": error}

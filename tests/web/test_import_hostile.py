@@ -13,7 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from feedback_app.annotation.models import Prompt
+from feedback_app.datasets.formats.imports import IMPORT_FORMATS
 from feedback_app.datasets.models import ImportJob
+from feedback_app.datasets.reading import RowReader
+from feedback_app.datasets.services.imports import BATCH_BYTES, in_batches
 from tests.factories import make_project
 from tests.web.judged import as_lines, judged_rows, refusals, run_rows
 
@@ -95,6 +98,19 @@ def deep_tree(depth: int) -> bytes:
 def test_a_tree_deeper_than_any_conversation_is_one_refused_row() -> None:
     job = run_rows(make_project(), deep_tree(400), format="oasst")
     assert (job.state, refusals(job)) == (ImportJob.State.DONE, {1: "not JSON: nested too deeply"})
+
+
+@pytest.mark.parametrize("junk", [[0] * 2**19, [[{"a": [0] * 2**9}]] * 2**9])
+def test_rows_that_hold_much_are_few_in_a_batch_whatever_it_is(tmp_path: Path, junk: list[Any]) -> None:
+    path = tmp_path / "rows.jsonl"
+    line = as_lines([{"prompt": "x", "junk": junk}])
+    path.write_bytes(line * 20)
+    reader = RowReader(path)
+    batches = [len(batch) for batch in in_batches(IMPORT_FORMATS["judged"](reader), reader)]
+    # As many as it takes to come to 8 MB, and the last to weigh it.
+    most = -(-BATCH_BYTES // len(line))
+    assert (sum(batches), max(batches)) == (20, most)
+    assert most < 20
 
 
 # What only a process of its own shows: how much memory reading a file ever takes.

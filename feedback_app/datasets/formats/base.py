@@ -17,11 +17,15 @@ class FileRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One row as a file holds it: its line (or row number), and its value or why there is none."""
+    """One row as a file holds it: its line (or row number), and its value or why there is none.
+
+    size: about how many bytes it took in the file, unpacked; a converter need not keep it.
+    """
 
     line: int
     value: Any = None
     problem: str = ""
+    size: int = 0
 
 
 # A converter yields one judged row, or a problem, for each row or group of rows that it reads.

@@ -37,7 +37,7 @@ from feedback_app.projects.protocols import Protocol, parse_protocol
 
 BATCH = 2500
 # A batch's rows are held in memory at once: large ones make smaller batches.
-BATCH_CHARACTERS = 8 * 2**20
+BATCH_BYTES = 8 * 2**20
 LEASE = timedelta(seconds=120)
 # More lines of a report than anybody reads; the count goes on.
 MOST_REFUSED_KEPT = 100_000
@@ -196,7 +196,7 @@ def _parsed_batches(job: ImportJob) -> Iterator[_Batch]:
     reader, rows = rows_of(job)
 
     def batches() -> Iterator[_Batch]:
-        for batch in in_batches(islice(rows, job.rows_read, None)):
+        for batch in in_batches(islice(rows, job.rows_read, None), reader):
             good, refused = parse_rows(batch, protocol)
             yield _Batch(good, refused, len(batch), reader.bytes_read)
 
@@ -226,32 +226,25 @@ def project_protocol(project: Project) -> Protocol:
     return imported_protocol(parse_protocol(project.protocol.spec))
 
 
-def in_batches(rows: Iterator[SourceRow]) -> Iterator[list[SourceRow]]:
-    """Group rows by number and size; a file that breaks off gives up what it had first, then the reason."""
+def in_batches(rows: Iterator[SourceRow], reader: RowReader) -> Iterator[list[SourceRow]]:
+    """Group a reader's rows by number and by what they took in the file, whatever a converter made of them.
+
+    A file that breaks off gives up what it had first, then the reason.
+    """
     batch: list[SourceRow] = []
-    size = 0
+    before = reader.unpacked
     try:
         for row in rows:
             batch.append(row)
-            size += _weight(row.value)
-            if len(batch) >= BATCH or size >= BATCH_CHARACTERS:
+            if len(batch) >= BATCH or reader.unpacked - before >= BATCH_BYTES:
                 yield batch
-                batch, size = [], 0
+                batch, before = [], reader.unpacked
     except FileRefused:
         if batch:
             yield batch
         raise
     if batch:
         yield batch
-
-
-def _weight(value: Any) -> int:
-    """Return about how many characters a row holds, as far as two levels show."""
-    if not isinstance(value, dict):
-        return 0
-    parts = [part for field in value.values() for part in (field if isinstance(field, list) else [field])]
-    texts = [text for part in parts for text in (part.values() if isinstance(part, dict) else [part])]
-    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def parse_rows(batch: Iterable[SourceRow], protocol: Protocol) -> tuple[list[Row], list[tuple[int, str]]]:
