@@ -9,22 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow
-import pyarrow.parquet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from feedback_app.datasets.csv_cells import read_cell
-from feedback_app.datasets.formats.base import FileRefused, SourceRow
+from feedback_app.datasets.formats.base import BOMB_FREE, BOMB_RATIO, LONGEST_ROW, FileRefused, SourceRow
 from feedback_app.datasets.json_values import check_depth, parse_json, refuse_constant
+from feedback_app.datasets.parquet import read_parquet
 
-LONGEST_ROW = 16 * 2**20
 CHUNK = 2**18
-# JSON packs to a tenth or so; what unpacks to far more than that is made to fill a memory or a disk.
-BOMB_FREE = 256 * 2**20
-BOMB_RATIO = 100
-# A typed file's rows held at once; few, for one row may be large.
-PARQUET_ROWS = 128
 # What a file of another kind begins with, and what to say of it.
 OTHER_FILES = {
     b"\xff\xfe": gettext_noop("the file is UTF-16; UTF-8 is needed (in Excel: CSV UTF-8)"),
@@ -67,7 +60,7 @@ class RowReader:
             head = self._file.read(4)
             self._file.seek(0)
             if head == b"PAR1":
-                yield from _read_parquet(self._file)
+                yield from read_parquet(self._file)
                 return
             plain: Any = _Unpacked(self._file, self.bytes_total) if head[:2] == b"\x1f\x8b" else self._file
             stream = io.BufferedReader(plain, CHUNK) if isinstance(plain, io.RawIOBase) else plain
@@ -249,36 +242,3 @@ def _csv_lines(stream: io.BufferedReader, number: int) -> Iterator[str]:
                 _("line %(number)s: not UTF-8 at byte %(place)s of the line")
                 % {"number": number, "place": error.start + 1}
             ) from error
-
-
-def _read_parquet(file: IO[bytes]) -> Iterator[SourceRow]:
-    """Yield the rows of a Parquet file, numbered from 1."""
-    number = 0
-    try:
-        parquet = pyarrow.parquet.ParquetFile(file)
-        _refuse_packed(parquet.metadata)
-        for batch in parquet.iter_batches(batch_size=PARQUET_ROWS):
-            if batch.nbytes > PARQUET_ROWS * LONGEST_ROW:
-                raise FileRefused(
-                    _("rows after %(number)s are longer than %(size)s MB each")
-                    % {"number": number, "size": LONGEST_ROW // 2**20}
-                )
-            for value in batch.to_pylist():
-                number += 1
-                yield SourceRow(number, value, size=batch.nbytes // batch.num_rows)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise FileRefused(
-            _("the Parquet file is damaged after row %(number)s: %(error)s") % {"number": number, "error": error}
-        ) from error
-
-
-def _refuse_packed(metadata: pyarrow.parquet.FileMetaData) -> None:
-    """Raise FileRefused where a column unpacks to far more than honest content does."""
-    for group in range(metadata.num_row_groups):
-        for place in range(metadata.num_columns):
-            column = metadata.row_group(group).column(place)
-            if column.total_uncompressed_size > max(BOMB_FREE, BOMB_RATIO * column.total_compressed_size):
-                raise FileRefused(
-                    _("column %(name)r unpacks to %(size)s bytes: refused as a bomb")
-                    % {"name": column.path_in_schema, "size": column.total_uncompressed_size}
-                )

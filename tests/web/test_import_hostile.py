@@ -200,6 +200,34 @@ def test_a_parquet_column_that_unpacks_to_far_more_than_honest_ones_is_refused_a
     assert grown < 100
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_parquet_text_named_again_and_again_is_not_unpacked_as_often(tmp_path: Path, nested: bool) -> None:
+    path = tmp_path / "rows.parquet"
+    # Of 17 MB, once, and named by 256 rows: over 4 GB. Or of 1 MB, by each of a row's 256 places: 256 MB a row.
+    text = "x" * 2**20 if nested else "x" * (17 * 2**20)
+    indices = pyarrow.array([0] * 256 + [1], pyarrow.int32())
+    texts = pyarrow.DictionaryArray.from_arrays(indices, [text, "good"])
+    if nested:
+        texts = pyarrow.ListArray.from_arrays(pyarrow.array([0, 256, 257], pyarrow.int32()), texts)
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": texts}), path, compression="zstd")
+    assert path.stat().st_size < 2**20
+    rows, problems, said, grown = read_apart(path)
+    assert (rows, problems, said) == ((2, 1, "") if nested else (257, 256, ""))
+    assert grown < 300
+
+
+def test_a_parquet_list_of_repeated_numbers_is_refused_as_a_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    number = 2**26  # of 8 bytes each as Python's list holds them: 512 MB
+    offsets = pyarrow.array([0, number], pyarrow.int32())
+    lists = pyarrow.ListArray.from_arrays(offsets, pyarrow.array(bytearray(number), pyarrow.int8()))
+    pyarrow.parquet.write_table(pyarrow.table({"junk": lists}), path)
+    assert path.stat().st_size < 2**20
+    rows, _problems, said, grown = read_apart(path)
+    assert (rows, said[:23]) == (0, "column 'junk.list.eleme")
+    assert grown < 100
+
+
 def test_the_measure_itself_sees_memory(tmp_path: Path) -> None:
     # A line just short of the limit is held whole: some 16 MB as bytes and as characters.
     path = tmp_path / "rows.jsonl"

@@ -6,6 +6,11 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+LONGEST_ROW = 16 * 2**20
+# JSON packs to a tenth or so; what unpacks to far more than that is made to fill a memory or a disk.
+BOMB_FREE = 256 * 2**20
+BOMB_RATIO = 100
+
 
 class RowRefused(ValueError):
     """A row that cannot be taken; the message names the field."""
