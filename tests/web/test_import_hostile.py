@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from feedback_app.annotation.models import Prompt
+from feedback_app.datasets.formats.base import SourceRow
 from feedback_app.datasets.formats.imports import IMPORT_FORMATS
 from feedback_app.datasets.models import ImportJob
 from feedback_app.datasets.reading import RowReader
@@ -90,6 +93,30 @@ def test_no_format_trips_over_rows_of_another_shape(format: str) -> None:
     assert job.rows_refused == (12 if format == "helpsteer2" else len(values))
 
 
+def test_helpsteer2_rows_of_one_prompt_without_end_are_one_problem_and_are_not_kept() -> None:
+    def rated(line: int, prompt: str, response: str) -> SourceRow:
+        return SourceRow(line, {"prompt": prompt, "response": response, "helpfulness": 1}, size=len(response))
+
+    # Texts of 10 kB: 40 MB in all, and 10 MB in the thousand rows that are held at most.
+    endless = (rated(line, "x", f"{line:010000}") for line in range(1, 4001))
+    good = [rated(4001, "y", "a"), rated(4002, "y", "b"), rated(4003, "y", "a")]
+    tracemalloc.start()
+    first, second = IMPORT_FORMATS["helpsteer2"](chain(endless, good))
+    _now, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (first.line, first.problem[:27]) == (1, "prompt: more than 1000 rows")
+    assert peak < 20 * 2**20
+    assert (second.line, [sorted(judgment["ratings"]) for judgment in second.value["judgments"]]) == (
+        4001, [["0", "1"], ["0"]],
+    )  # fmt: skip
+
+
+def test_helpsteer2_rows_of_one_prompt_are_held_up_to_the_size_of_a_row() -> None:
+    rows = [SourceRow(line, {"prompt": "x", "response": str(line)}, size=7 * 2**20) for line in range(3)]
+    (only,) = IMPORT_FORMATS["helpsteer2"](rows)
+    assert only.problem.endswith("more than 16 MB")
+
+
 def deep_tree(depth: int) -> bytes:
     return b'{"prompt": ' + b'{"role": "prompter", "text": "x", "replies": [' * depth + b"]}" * depth + b"}\n"
 
@@ -116,6 +143,8 @@ def test_rows_that_hold_much_are_few_in_a_batch_whatever_it_is(tmp_path: Path, j
 # What only a process of its own shows: how much memory reading a file ever takes.
 READ = """
 import sys
+import tracemalloc
+from itertools import chain
 from pathlib import Path
 import django
 django.setup()  # what is refused is said in a language

@@ -1,6 +1,7 @@
 """HelpSteer2's forms: a prompt and a response as texts with a whole number for each attribute, and its preferences."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -10,13 +11,15 @@ from django.utils.translation import gettext as _
 
 from feedback_app.datasets.exporting.pairs import PairRules
 from feedback_app.datasets.exporting.source import ExportTask
-from feedback_app.datasets.formats.base import RowRefused, SourceRow, as_object
+from feedback_app.datasets.formats.base import LONGEST_ROW, RowRefused, SourceRow, as_object
 from feedback_app.datasets.formats.dialogues import read_prompt, write_prompt
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 # In the preference form: how much better which of the two is.
 STRENGTH = "preference_strength"
 STRONGEST = 3
+# Rows of one prompt: as many responses as any protocol takes, each judged more than a hundred times.
+MOST_TOGETHER = 1000
 # After the attributes, whichever the project has.
 BESIDE = [(name, pyarrow.string()) for name in ("id", "prompt_id", "response_id", "policy", "finish_reason")]
 
@@ -53,7 +56,11 @@ def convert(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
     HelpSteer2 has one judge, the mean of its annotators; a response that comes again is the next one's.
     """
     for _prompt, group in groupby(rows, key=_prompt_of):
-        members = list(group)
+        try:
+            members = _together(group)
+        except _TooMany as error:
+            yield SourceRow(error.line, problem=str(error))
+            continue
         if members[0].problem or not isinstance(members[0].value, dict):
             yield from (
                 row if row.problem else SourceRow(row.line, problem=_("an object is needed")) for row in members
@@ -66,6 +73,31 @@ def convert(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
                 yield SourceRow(members[0].line, _judged_row([as_object(row.value) for row in members]))
         except RowRefused as error:
             yield SourceRow(members[0].line, problem=str(error))
+
+
+class _TooMany(RowRefused):
+    """More rows of one prompt than are held at once."""
+
+    def __init__(self, line: int) -> None:
+        self.line = line
+        super().__init__(
+            _("prompt: more than %(number)s rows of it stand together, or more than %(size)s MB")
+            % {"number": MOST_TOGETHER, "size": LONGEST_ROW // 2**20}
+        )
+
+
+def _together(group: Iterator[SourceRow]) -> list[SourceRow]:
+    """Return the rows of one prompt; raises _TooMany, and then none of them is kept while the rest is passed over."""
+    members: list[SourceRow] = []
+    size = 0
+    for row in group:
+        members.append(row)
+        size += row.size
+        if len(members) > MOST_TOGETHER or (len(members) > 1 and size > LONGEST_ROW):
+            for _row in group:
+                pass
+            raise _TooMany(members[0].line)
+    return members
 
 
 def _prompt_of(row: SourceRow) -> Any:
@@ -108,22 +140,24 @@ def _judged_row(members: list[dict[str, Any]]) -> dict[str, Any]:
     if not isinstance(prompt, str):
         raise RowRefused(_("prompt: a text is needed"))
     responses: dict[str, Any] = {}
+    places: dict[str, str] = {}
     judges: list[dict[str, dict[str, Any]]] = []
+    judged: Counter[str] = Counter()
     for member in members:
         text = member.get("response")
         if not isinstance(text, str):
             raise RowRefused(_("response: a text is needed"))
-        place = str(list(responses).index(text)) if text in responses else str(len(responses))
+        place = places.setdefault(text, str(len(places)))
         responses.setdefault(text, member.get("policy"))
         scores = {name: _score(name, member[name]) for name in ATTRIBUTES if member.get(name) is not None}
         if not scores:
             raise RowRefused(
                 _("helpfulness: a response needs at least one of %(names)s") % {"names": ", ".join(ATTRIBUTES)}
             )
-        judge = next((judge for judge in judges if place not in judge), None)
-        if judge is None:
-            judges.append(judge := {})
-        judge[place] = scores
+        if judged[place] == len(judges):
+            judges.append({})
+        judges[judged[place]][place] = scores
+        judged[place] += 1
     if len(responses) < 2:
         raise RowRefused(_("response: a prompt needs two or more, in rows that stand together"))
     names = ["helpsteer2", *(f"helpsteer2-{number}" for number in range(2, len(judges) + 1))]
