@@ -1,6 +1,8 @@
 """A dataset version is frozen: equal rows give an equal hash, each split its own file, and nothing changes after."""
 
 import json
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import yaml
 from django.core.exceptions import ValidationError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from feedback_app.annotation.models import Judgment
 from feedback_app.annotation.services import void_judgments
@@ -22,6 +25,7 @@ from feedback_app.datasets.services import (
     split_files,
     verify_dataset,
 )
+from feedback_app.projects.markdown import render_markdown
 from feedback_app.projects.models import Project
 from tests.factories import make_project
 from tests.web.judged import RANKINGS, judged_rows, run_rows
@@ -109,6 +113,27 @@ def test_a_version_that_holds_a_voided_judgment_is_marked_and_others_are_not() -
     assert part.tainted_at is None
     assert mark_versions_of_voided() == 0  # marked once
     verify_dataset(whole)  # and left as it was
+
+
+HOSTILE = "evil\n\n# Heading\u2028<img src=x onerror=alert(1)> `x` ![i](https://x.test/i) [l](https://x.test) **b**"
+
+
+def test_what_strangers_named_is_shown_in_the_card_and_does_nothing() -> None:
+    project = make_project()
+    rows = judged_rows(10)
+    for row in rows:
+        row["responses"][0]["model"] = HOSTILE
+    run_rows(project, rows)
+    run_rows(project, [judged_rows(11)[10] | {"language": "no"}])
+    options = {"annotators": ["annotator1", f"{HOSTILE} ``x`"]}
+    version = create_dataset_version(project=project, format="judgments", options=options)
+    front, card = (folder_of(version) / "README.md").read_text().removeprefix("---\n").split("\n---\n", 1)
+    for html in (MarkdownIt("commonmark").enable("table").render(card), str(render_markdown(card))):
+        assert not set(re.findall(r"<(\w+)", html)) & {"a", "img", "strong", "em", "h2"}
+        assert len(re.findall("<h[1-6]", html)) == 1
+        assert unescape(html).count(HOSTILE.replace("\n\n", " ").replace("\u2028", " ") + " (10 tasks)") == 1
+        assert "``x`" in unescape(html)
+    assert yaml.safe_load(front)["language"] == ["en", "no"]
 
 
 def test_the_card_tells_a_reader_of_data_files_where_each_split_is() -> None:

@@ -11,6 +11,10 @@ SIZES = (
 )  # fmt: skip
 LARGEST = "n>10M"
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
+# What Markdown or HTML reads as more than a letter inside of a line, and where Hugging Face sees an address by itself.
+MARKS = re.compile(r"[\\`*_\[\]<>&!~|$:]|(?<=www)\.", re.IGNORECASE)
+# What ends a line, turns the reading round or is not seen: no part of a name that is shown.
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 
 
 def write_card(manifest: dict[str, Any]) -> str:
@@ -22,7 +26,8 @@ def write_card(manifest: dict[str, Any]) -> str:
     )
     total = sum(manifest["rows"].values())
     size = next((name for most, name in SIZES if total < most), LARGEST)
-    languages = "".join(f"\n  - {name}" for name in manifest.get("languages", {}) if LANGUAGE.fullmatch(name))
+    # Quoted, for YAML takes Norwegian's "no" for false.
+    languages = "".join(f'\n  - "{name}"' for name in manifest.get("languages", {}) if LANGUAGE.fullmatch(name))
     agreement = manifest.get("agreement", {})
     agreed = (
         f"{agreement['share']:.1%} of {agreement['compared']} comparisons of two annotators' verdicts"
@@ -52,11 +57,11 @@ tags:
 |---|---|---|
 {counts}
 
-- Answers by: {", ".join(f"{name} ({count} tasks)" for name, count in manifest["policies"].items())}
+- Answers by: {", ".join(f"{_shown(name)} ({count} tasks)" for name, count in manifest["policies"].items())}
 - Judged under protocol {manifest["protocol_versions"]}, guidelines {manifest["guidelines_versions"]}
 - Agreement: {agreed}
 - Simulated judgments among them: {manifest["simulated_judgments"]}
-- Rules: `{json.dumps(chosen, ensure_ascii=False)}`
+- Rules: {_as_code(json.dumps(chosen, ensure_ascii=False))}
 - Content: sha256 `{manifest["content_sha256"]}`; made by version {manifest["code_version"]} of the code
 
 ```python
@@ -65,3 +70,18 @@ from datasets import load_dataset
 splits = load_dataset("path/to/this/folder")
 ```
 """
+
+
+def _shown(name: str) -> str:
+    """Return what a stranger called something as Markdown that shows it and does nothing.
+
+    By numbers, for not every Markdown takes a backslash before every mark.
+    """
+    return MARKS.sub(lambda mark: f"&#{ord(mark[0])};", UNSEEN.sub(" ", name))
+
+
+def _as_code(text: str) -> str:
+    """Return text as code; longer fences than any run of backticks in it, as CommonMark (0.31.2, 6.1) has it."""
+    text = UNSEEN.sub(" ", text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
