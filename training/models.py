@@ -369,7 +369,10 @@ def _optimiser(groups: list[dict[str, Any]], config: OptimiserConfig) -> torch.o
     if config.optimiser == "rmsprop":
         return torch.optim.RMSprop(groups, lr=config.lr, weight_decay=config.weight_decay)
     # Fused: one pass over weights and moments in place of a dozen, on CPUs too (61 ms against 139 for 133M weights).
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
+    fused = all(master.device.type in ("cpu", "cuda") for group in groups for master in group["params"])
+    return torch.optim.AdamW(
+        groups, lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=fused or None
+    )
 
 
 def schedule_scale(config: OptimiserConfig, step: int, steps: int) -> float:
