@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from django.utils.translation import gettext as _
+
 Message = Mapping[str, Any]
 Conversation = str | Sequence[Message]
 Split = Literal["train", "validation", "test"]
@@ -30,23 +32,29 @@ def parse_conversation(prompt: object) -> list[dict[str, str]]:
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes) or not prompt:
-        raise ConversationError("prompt: a text, or a list of at least one message, is needed")
+        raise ConversationError(_("prompt: a text, or a list of at least one message, is needed"))
     messages = [_parse_message(index, message) for index, message in enumerate(prompt)]
     if messages[-1]["role"] == "assistant":
-        raise ConversationError(f"prompt[{len(messages) - 1}]: the last message is the assistant's already")
+        raise ConversationError(
+            _("prompt[%(index)s]: the last message is the assistant's already") % {"index": len(messages) - 1}
+        )
     return messages
 
 
 def _parse_message(index: int, message: object) -> dict[str, str]:
     if not isinstance(message, Mapping):
-        raise ConversationError(f'prompt[{index}]: an object {{"role", "content"}} is needed')
+        raise ConversationError(_('prompt[%(index)s]: an object {"role", "content"} is needed') % {"index": index})
     if unknown := sorted(set(message) - {"role", "content"}):
-        raise ConversationError(f"prompt[{index}].{unknown[0]}: unknown field")
+        raise ConversationError(_("prompt[%(index)s].%(name)s: unknown field") % {"index": index, "name": unknown[0]})
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        raise ConversationError(f"prompt[{index}].role: one of {', '.join(ROLES)}")
+        raise ConversationError(
+            _("prompt[%(index)s].role: one of %(names)s") % {"index": index, "names": ", ".join(ROLES)}
+        )
     if not isinstance(content, str) or not storable(content):
-        raise ConversationError(f"prompt[{index}].content: a text without NUL or lone surrogates is needed")
+        raise ConversationError(
+            _("prompt[%(index)s].content: a text without NUL or lone surrogates is needed") % {"index": index}
+        )
     return {"role": str(role), "content": content}
 
 

@@ -190,7 +190,7 @@ class ExportView(DatasetsView):
         given = {name: request.query_params[name] for name in request.query_params}
         format, file_type = given.pop("format", "preference"), given.pop("file", "jsonl")
         if file_type not in FILE_TYPES:
-            raise OptionsError("file", f"one of {', '.join(FILE_TYPES)}")
+            raise OptionsError("file", _("one of %(names)s") % {"names": ", ".join(FILE_TYPES)})
         export = prepare_export(project=project, format=format, options=parse_options(given))
         return _download(
             _pieces(export, file_type), f"{slug}-{format}-{export.split}.{file_type}", FILE_TYPES[file_type]

@@ -5,9 +5,24 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 # Deeper than any conversation tree is; what walks a value may recurse that far.
 DEEPEST = 200
+# What Python's reader says of a text, so that it can be said in the reader's language; what is not here stays as it is.
+PYTHON_SAYS = (
+    gettext_noop("Expecting value"),
+    gettext_noop("Expecting property name enclosed in double quotes"),
+    gettext_noop("Expecting ':' delimiter"),
+    gettext_noop("Expecting ',' delimiter"),
+    gettext_noop("Illegal trailing comma before end of object"),
+    gettext_noop("Illegal trailing comma before end of array"),
+    gettext_noop("Unterminated string starting at"),
+    gettext_noop("Invalid control character at"),
+    gettext_noop("Invalid \\escape"),
+    gettext_noop("Invalid \\uXXXX escape"),
+    gettext_noop("Extra data"),
+)
 
 
 def parse_json(text: str) -> Any:
@@ -16,9 +31,22 @@ def parse_json(text: str) -> Any:
         value = _decode(text)
     except RecursionError:
         raise ValueError(_("nested too deeply")) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(explain(error)) from None
     if text.count("[") + text.count("{") > DEEPEST:
         check_depth(value)
     return value
+
+
+def explain(error: ValueError) -> str:
+    """Return what is wrong with a JSON text, and where, in the reader's language."""
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    said = error.msg.removesuffix(": ")  # of an escape, Python's message ends so
+    reason = _(said) if said in PYTHON_SAYS else said
+    return _("%(reason)s: line %(line)s column %(column)s") % {
+        "reason": reason, "line": error.lineno, "column": error.colno,
+    }  # fmt: skip
 
 
 def check_depth(value: Any) -> None:

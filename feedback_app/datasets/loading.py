@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from psycopg.errors import UniqueViolation
 
 from feedback_app.accounts.models import User
@@ -63,7 +64,7 @@ class Loader:
         hold_rows(Project._meta.db_table, [self.project.pk])
         if judged:
             hold_rows(ProtocolVersion._meta.db_table, [self.project.protocol_id])
-            names = {judgment.annotator for place in judged for judgment, _ in place.added}
+            names = {judgment.annotator for place in judged for judgment, _row in place.added}
             self._ensure_annotators(names)
             hold_rows(User._meta.db_table, {self._annotators[name] for name in names})
 
@@ -77,9 +78,10 @@ class Loader:
             names = [judgment.annotator for judgment in row.judgments]
             gone = [index for index, name in enumerate(names) if ("annotator", subject_of_annotator(name)) in erased]
             if ("prompt", row.content_sha256) in erased:
-                loaded.refused.append((row.line, "prompt: was erased from this project"))
+                loaded.refused.append((row.line, _("prompt: was erased from this project")))
             elif gone:
-                loaded.refused.append((row.line, f"judgments[{gone[0]}].annotator: was erased from this project"))
+                reason = _("judgments[%(index)s].annotator: was erased from this project") % {"index": gone[0]}
+                loaded.refused.append((row.line, reason))
             else:
                 kept.append(row)
         return kept
@@ -125,7 +127,9 @@ class Loader:
             )
             places[row.identity_sha256] = place
         elif place.content != row.content:
-            reason = f"external_id: {row.external_id!r} is stored with another prompt or other responses"
+            reason = _("external_id: %(name)r is stored with another prompt or other responses") % {
+                "name": row.external_id
+            }
             loaded.refused.append((row.line, reason))
             return False
         fresh = {}
@@ -135,7 +139,10 @@ class Loader:
             if stands is None:
                 fresh[username] = judgment
             elif stands != judgment.body_sha256:
-                reason = f"judgments[{index}].annotator: {judgment.annotator!r} has judged this row otherwise already"
+                reason = _("judgments[%(index)s].annotator: %(annotator)r has judged this row otherwise already") % {
+                    "index": index,
+                    "annotator": judgment.annotator,
+                }
                 loaded.refused.append((row.line, reason))
                 return False
         for username, judgment in fresh.items():

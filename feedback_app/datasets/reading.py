@@ -14,7 +14,7 @@ from django.utils.translation import gettext_noop
 
 from feedback_app.datasets.csv_cells import read_cell
 from feedback_app.datasets.formats.base import BOMB_FREE, BOMB_RATIO, LONGEST_ROW, FileRefused, SourceRow
-from feedback_app.datasets.json_values import check_depth, parse_json, refuse_constant
+from feedback_app.datasets.json_values import check_depth, explain, parse_json, refuse_constant
 from feedback_app.datasets.parquet import read_parquet
 
 CHUNK = 2**18
@@ -68,7 +68,8 @@ class RowReader:
                 yield from self._read_text(stream)
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 raise FileRefused(
-                    _("the gzip file is damaged or ends in the middle: %(error)s") % {"error": error}
+                    _("the gzip file is damaged or ends in the middle: %(error)s")
+                    % {"error": _("it ends too early") if isinstance(error, EOFError) else error}
                 ) from error
 
     def _read_text(self, stream: io.BufferedReader) -> Iterator[SourceRow]:
@@ -169,7 +170,7 @@ def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, l
         except RecursionError:
             raise FileRefused(_line_says(line, _("nested too deeply"))) from None
         except ValueError as error:
-            reason = _("not JSON: %(error)s") % {"error": error}
+            reason = _("not JSON: %(error)s") % {"error": explain(error)}
         else:
             if end < len(buffer):  # a number at the very end of what was read may have more digits
                 return item, buffer[end:], buffer[:end]
@@ -193,7 +194,16 @@ def _more_text(text: io.TextIOWrapper, count: int = CHUNK) -> str:
     try:
         return text.read(count)
     except UnicodeDecodeError as error:
-        raise FileRefused(_("not UTF-8: %(reason)s") % {"reason": error.reason}) from error
+        raise FileRefused(_("not UTF-8: %(reason)s") % {"reason": _of_utf8(error.reason)}) from error
+
+
+def _of_utf8(said: str) -> str:
+    known = {
+        "invalid start byte": _("no letter begins with this byte"),
+        "invalid continuation byte": _("no letter goes on with this byte"),
+        "unexpected end of data": _("unexpected end of data"),
+    }
+    return known.get(said, said)
 
 
 def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
@@ -225,7 +235,20 @@ def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
             else:
                 yield SourceRow(line, dict(zip(header, map(read_cell, cells), strict=True)), size=sum(map(len, cells)))
     except csv.Error as error:
-        raise FileRefused(_line_says(reader.line_num, str(error))) from error
+        raise FileRefused(_line_says(reader.line_num, _of_csv(str(error)))) from error
+
+
+def _of_csv(said: str) -> str:
+    """Return what Python says of a CSV file in the reader's language."""
+    if "unexpected end of data" in said:
+        return _("unexpected end of data")
+    if "field larger" in said:
+        return _("a cell is longer than %(size)s MB") % {"size": LONGEST_ROW // 2**20}
+    if "expected after" in said:
+        return _("a quotation mark inside of a quoted cell is not doubled")
+    if "new-line character" in said:
+        return _("a lone carriage return stands in a cell without quotation marks")
+    return said
 
 
 def _csv_lines(stream: io.BufferedReader, number: int) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from feedback_app.annotation.models import Prompt
 from feedback_app.datasets import reading
 from feedback_app.datasets.formats.base import FileRefused, SourceRow
 from feedback_app.datasets.reading import RowReader
+from feedback_app.datasets.rows import imported_protocol
 from feedback_app.datasets.services import run_import, start_import
+from feedback_app.datasets.services.imports import parse_rows
+from feedback_app.projects.protocols import Protocol
 from tests.factories import make_project
 from tests.web.judged import as_lines, refusals, run_rows
 
@@ -188,3 +192,34 @@ def test_what_an_import_refuses_is_said_in_the_language_of_who_asked_for_it() ->
     assert done is not None
     assert (refusals(done), done.options["language"]) == ({1: wanted}, "zh-hans")
     assert translation.get_language() == "en"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.jsonl", b'{"prompt": "x",}\n{"prompt": "a\x00b"}\n{"prompt" 3}\n{} {}\n'),
+        ("rows.jsonl", b'{"a": "\\x"}\n{"a": "\\u12"}\n{"a": \n{"a\n[1 2]\n[1,]\n'),
+        ("rows.jsonl", LINES + b'{"prompt": [{"role": "user", "content": 3}]}\n{"prompt": []}\n{"prompt": [3]}\n'),
+        ("rows.json", b'[{"a": 1}, {"a": '),
+        ("rows.json", b'[{"a": "\xff"}]'),
+        ("rows.csv", b'prompt\n"never closed\n'),
+        ("rows.csv", b'prompt\n"a"b\n'),
+        ("rows.csv", b"prompt\na\rb\n"),
+        ("rows.jsonl.gz", gzip.compress(LINES * 1000)[:-40]),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_language(tmp_path: Path, name: str, content: bytes) -> None:
+    with translation.override("zh-hans"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        protocol = imported_protocol(Protocol(name="pairs"))
+        try:
+            _good, refused = parse_rows(list(RowReader(path)), protocol)
+            reasons = [reason for _line, reason in refused]
+        except FileRefused as error:
+            reasons = [str(error)]
+    assert reasons
+    # Names of formats, fields and roles apart, there is no English word in them.
+    for reason in reasons:
+        rest = re.sub(r"UTF-8|JSON|MB|NUL|gzip|prompt|role|content|user|uXXXX", "", reason)
+        assert not re.search("[A-Za-z]{2}", rest), reason

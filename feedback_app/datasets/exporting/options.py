@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.utils.dateparse import parse_date, parse_datetime
+from django.utils.translation import gettext as _
 
 SPLITS = ("train", "validation", "test")
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -83,18 +84,20 @@ class ExportOptions:
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
-                raise OptionsError(name, f"one of {', '.join(choice for choice in known if choice)}")
+                raise OptionsError(
+                    name, _("one of %(names)s") % {"names": ", ".join(choice for choice in known if choice)}
+                )
         for name in ("since", "until"):
             if value := getattr(self, name):
                 object.__setattr__(self, name, read_moment(name, value))
         if not 0 <= self.minimum_agreement <= 1:
-            raise OptionsError("minimum_agreement", "from 0 to 1")
+            raise OptionsError("minimum_agreement", _("from 0 to 1"))
         if not 0 < self.policy_decay <= 1:
-            raise OptionsError("policy_decay", "above 0, at most 1")
+            raise OptionsError("policy_decay", _("above 0, at most 1"))
         if self.rating_gap < 0:
-            raise OptionsError("rating_gap", "0 or more")
+            raise OptionsError("rating_gap", _("0 or more"))
         if not 0 <= self.minimum_strength <= 3:
-            raise OptionsError("minimum_strength", "from 0 to 3")
+            raise OptionsError("minimum_strength", _("from 0 to 3"))
 
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON, each one written out; parse_options reads them."""
@@ -111,7 +114,7 @@ def parse_options(values: Mapping[str, Any]) -> ExportOptions:
     read = {}
     for name, value in values.items():
         if name not in kinds:
-            raise OptionsError(name, f"unknown; there are {', '.join(kinds)}")
+            raise OptionsError(name, _("unknown; there are %(names)s") % {"names": ", ".join(kinds)})
         read[name] = _SIMULATED.get(value, value) if name == "simulated" else value
         read[name] = _READERS[str(kinds[name])](name, read[name])
     return ExportOptions(**read)
@@ -119,7 +122,7 @@ def parse_options(values: Mapping[str, Any]) -> ExportOptions:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise OptionsError(name, "a text is needed")
+        raise OptionsError(name, _("a text is needed"))
     return value
 
 
@@ -127,7 +130,7 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
-        raise OptionsError(name, "a list of texts is needed")
+        raise OptionsError(name, _("a list of texts is needed"))
     return tuple(value)
 
 
@@ -138,26 +141,26 @@ def read_flag(name: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
     if not isinstance(value, str) or value.lower() not in known:
-        raise OptionsError(name, "true or false is needed")
+        raise OptionsError(name, _("true or false is needed"))
     return known[value.lower()]
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise OptionsError(name, "a number is needed")
+        raise OptionsError(name, _("a number is needed"))
     try:
         number = float(value)
     except ValueError:
-        raise OptionsError(name, "a number is needed") from None
+        raise OptionsError(name, _("a number is needed")) from None
     if number != number or number in (float("inf"), float("-inf")):
-        raise OptionsError(name, "a finite number is needed")
+        raise OptionsError(name, _("a finite number is needed"))
     return number
 
 
 def _whole(name: str, value: Any) -> int:
     number = _number(name, value)
     if number != int(number):
-        raise OptionsError(name, "a whole number is needed")
+        raise OptionsError(name, _("a whole number is needed"))
     return int(number)
 
 
@@ -166,7 +169,7 @@ def _weights(name: str, value: Any) -> dict[str, float]:
         pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
         value = {key.strip(): number for key, _, number in pairs}
     if not isinstance(value, Mapping):
-        raise OptionsError(name, "an object of numbers by attribute is needed")
+        raise OptionsError(name, _("an object of numbers by attribute is needed"))
     return {str(key): _number(f"{name}.{key}", number) for key, number in value.items()}
 
 
@@ -179,7 +182,7 @@ def read_moment(name: str, value: str) -> str:
     except ValueError:
         moment = None
     if moment is None:
-        raise OptionsError(name, "an ISO 8601 date or time is needed")
+        raise OptionsError(name, _("an ISO 8601 date or time is needed"))
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow
 from django.db.models import Max
+from django.utils.translation import gettext as _
 
 from feedback_app.datasets.exporting.options import ExportOptions, OptionsError
 from feedback_app.datasets.exporting.pairs import PairRules, rating_span
@@ -57,7 +58,7 @@ class Export:
         if self.format.as_given and options.adjudicated == "replace":
             options = replace(options, adjudicated="ignore")
         tasks = stream_tasks(project=self.project, split=self.split, options=options)
-        for _, group in groupby(tasks, key=attrgetter("prompt_id")):
+        for _prompt, group in groupby(tasks, key=attrgetter("prompt_id")):
             yield list(group)
 
 
@@ -68,7 +69,7 @@ def prepare_export(*, project: Project, format: str, options: ExportOptions, spl
         OptionsError: the format is unknown.
     """
     if format not in EXPORT_FORMATS:
-        raise OptionsError("format", f"one of {', '.join(EXPORT_FORMATS)}")
+        raise OptionsError("format", _("one of %(names)s") % {"names": ", ".join(EXPORT_FORMATS)})
     chosen = EXPORT_FORMATS[format]
     bounds = attribute_bounds(project)
     newest = PolicyVersion.objects.filter(project=project).aggregate(newest=Max("number"))["newest"]
@@ -100,5 +101,5 @@ def attribute_bounds(project: Project) -> dict[str, tuple[int, int]]:
 def iter_preferences(*, project: Project, options: ExportOptions | None = None) -> Iterator[dict[str, Any]]:
     """Yield the preference export's rows as objects: rankings and ratings both give pairs, by the options."""
     export = prepare_export(project=project, format="preference", options=options or ExportOptions())
-    for _, line in export.lines():
+    for _split, line in export.lines():
         yield json.loads(line)
