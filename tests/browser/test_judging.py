@@ -485,8 +485,8 @@ def test_the_page_is_accessible(open_page: OpenPage, phone: bool, dark: bool) ->
         "attributes": [{"key": "help", "label": "Help", "letter": "h", "anchors": {"0": "none", "4": "all"}}],
         "flags": [{"name": "unsafe", "label": "Unsafe", "letter": "u", "description": "Could hurt somebody"}],
     }  # fmt: skip
-    project = make_project(protocol=protocol, guidelines="# One\n\nJudge.")
-    annotator = make_user(project)
+    project = make_project(protocol=protocol, guidelines="# One\n\nJudge.", name="A project whose name is long")
+    annotator = make_user(project, username="somebody-whose-name-is-long")
     make_tasks(project, 1, ("# Title\n\n```python\nx = 1  # one\n```\n\n[go](https://elsewhere.example/)", "两个苹果"))
     page = open_page(annotator, phone=phone, dark=dark)
     open_judging(page, project)
