@@ -63,7 +63,7 @@ def _refuse_packed(metadata: pyarrow.parquet.FileMetaData) -> list[str]:
 
 
 def _rows_at_once(group: pyarrow.parquet.RowGroupMetaData) -> int:
-    mean = group.total_byte_size // max(1, group.num_rows)
+    mean = int(group.total_byte_size) // max(1, int(group.num_rows))
     return max(1, min(MOST_ROWS, MOST_BYTES // (mean + 1)))
 
 
