@@ -19,6 +19,7 @@ from feedback_app.annotation.errors import VerdictInvalid
 from feedback_app.annotation.forms import MOST_AT_ONCE, BulkForm
 from feedback_app.annotation.models import Task
 from feedback_app.annotation.schemas import ChangeShape, ErrorShape, VoidShape
+from feedback_app.annotation.splits import storable
 from feedback_app.projects.models import Member, Project
 from feedback_app.projects.permissions import get_project_for
 
@@ -50,9 +51,7 @@ class VoidApi(AnnotationView):
         """Void the judgments that every given condition holds for, and reopen the places of those that counted."""
         project = get_project_for(caller(request), slug, at_least=Member.Role.MANAGER)
         body = read_object(request, "judgments", "annotator", "since", "until", "guidelines", "protocol", "reason")
-        reason = body.get("reason", "")
-        if not isinstance(reason, str):
-            raise VerdictInvalid({"reason": [_("a text is needed")]})
+        reason = _text(body.get("reason", ""), "reason")
         voided = services.void_judgments(
             project=project, voided_by=caller(request), reason=reason,
             judgments=_ids(body, "judgments") if body.get("judgments") is not None else None,
@@ -75,10 +74,18 @@ def _ids(body: dict[str, Any], name: str) -> list[UUID]:
         raise VerdictInvalid({name: [reason]}) from error
 
 
+def _text(given: object, name: str) -> str:
+    if not isinstance(given, str):
+        raise VerdictInvalid({name: [_("a text is needed")]})
+    if not storable(given):
+        raise VerdictInvalid({name: [_("holds a NUL or half a surrogate pair")]})
+    return given
+
+
 def _annotator(project: Project, name: object) -> User | None:
     if name is None:
         return None
-    found = User.objects.filter(username=name, judgments__project=project).first() if isinstance(name, str) else None
+    found = User.objects.filter(username=_text(name, "annotator"), judgments__project=project).first()
     if found is None:
         raise VerdictInvalid({"annotator": [_("nobody of this name has judged here")]})
     return found

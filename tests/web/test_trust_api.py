@@ -144,6 +144,8 @@ def test_judgments_are_voided_by_the_version_they_were_made_under_and_their_task
         ("judgments/void/", {"guidelines": 9, "reason": "x"}, "guidelines"),
         ("judgments/void/", {"since": "2026-13-45T00:00:00", "reason": "x"}, "since"),
         ("judgments/void/", {"protocol": 1, "reason": ""}, "reason"),
+        ("judgments/void/", {"protocol": 1, "reason": "a\0b"}, "reason"),
+        ("judgments/void/", {"annotator": "a\0b", "reason": "x"}, "annotator"),
         ("tasks/change/", {"tasks": [], "do": "overlap", "number": 0}, "number"),
         ("tasks/change/", {"tasks": "all", "do": "archive"}, "tasks"),
         ("tasks/change/", {"tasks": [], "do": "delete"}, "do"),
