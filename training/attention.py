@@ -1,5 +1,4 @@
-"""Attention for training on CPUs: the textbook's matrix products, with half of eager attention's time and a quarter of
-its memory.
+"""Attention for training on CPUs: the textbook's matrix products, in half of eager attention's time, keeping a third.
 
 Eager attention copies keys and values for every query head and keeps the weights twice, in float32 too; the fused
 kernel's backward pass is slow on CPUs at the lengths of answers. Here query heads that share keys are one product, and

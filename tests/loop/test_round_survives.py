@@ -25,7 +25,7 @@ from tests.loop.rounds import (
 from tests.loop.stack import ROOT, Stack, run_stack, wait_until
 from tests.loop.tiny_policy import make_tiny_policy
 
-# Another worker goes on within lease and tick, 15 seconds each; the rest is for a machine busy with other tests.
+# Another worker goes on within lease and tick, 15 and 10 seconds; the rest is for a machine busy with other tests.
 GOES_ON_WITHIN_S = 15 + 15 + 15
 CANCELS_WITHIN_S = 10
 TICK_S = 10
