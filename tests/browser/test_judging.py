@@ -84,6 +84,17 @@ def test_taking_back_all_equal_and_undo_leave_what_the_screen_says(open_page: Op
     assert verdict_of(Judgment.objects.get()) == [[c], [d], [b], [a]]
 
 
+def test_a_partial_ranking_is_stored_as_it_stands_and_what_was_left_out_has_no_place(open_page: OpenPage) -> None:
+    project, page = start(open_page, 1, ("One.", "Two.", "Three.", "Four."), protocol="ranking-partial")
+    open_judging(page, project)
+    a, b, c, d = shown_ids(page)
+    press(page, "Digit4", "Digit2", "Enter")
+    expect(page.locator("#state-empty")).to_be_visible()
+    stored = Judgment.objects.get()
+    assert verdict_of(stored) == [[d], [b]]
+    assert {canonical_ids(stored.task)[place] for place, rank in enumerate(stored.ranks) if rank is None} == {a, c}
+
+
 def test_ratings_and_flags_by_the_protocols_letters(open_page: OpenPage) -> None:
     protocol = {
         "name": "two", "ranking": "off", "all_bad": False, "max_responses": 2,
