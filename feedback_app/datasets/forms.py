@@ -77,7 +77,10 @@ class ExportForm(forms.Form):
     )  # fmt: skip
     without_flags = forms.CharField(label=_("Without answers flagged"), required=False)
     simulated = forms.ChoiceField(label=_("Simulated judgments"), choices=SIMULATED)
-    truncated = forms.BooleanField(label=_("Take answers cut off by length too"), required=False)
+    truncated = forms.BooleanField(
+        label=_("Take answers cut off by length too"), required=False,
+        help_text=_("rewrites are taken in any case, of flagged answers too: they are a person's own finished text"),
+    )  # fmt: skip
     combine = forms.ChoiceField(label=_("From many judgments"), choices=COMBINE)
     pairs = forms.ChoiceField(label=_("Pairs of a ranking"), choices=PAIRS)
     margin = forms.ChoiceField(label=_("Margin"), choices=MARGIN)

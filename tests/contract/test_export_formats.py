@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 from django.core.management import call_command
 
-from feedback_app.annotation.models import Judgment, Prompt, Task
+from feedback_app.annotation.models import Judgment, Prompt, Response, Task
 from feedback_app.datasets.exporting.options import parse_options
 from feedback_app.datasets.exporting.rows import prepare_export
 from feedback_app.datasets.exporting.writing import write_pieces
@@ -314,9 +314,58 @@ def everything(number: int) -> dict[str, Any]:
     return judged_row(number, judgments=[judgment])
 
 
-def test_truncated_responses_are_in_no_trainers_file_unless_asked_for() -> None:
-    from feedback_app.annotation.models import Response
+# What a row's own format calls its id, and the response ids, policies and finish reasons of its answers.
+SINGLE = (lambda row: row["id"], lambda row: [(row["response_id"], row["policy"], row["finish_reason"])])
+PAIR = (
+    lambda row: row["id"],
+    lambda row: [(row[f"{s}_id"], row[f"{s}_policy"], row[f"{s}_finish_reason"]) for s in ("chosen", "rejected")],
+)
+ORIGINS: dict[str, Any] = {
+    "preference": PAIR,
+    "implicit": PAIR,
+    "unpaired": SINGLE,
+    "ratings": SINGLE,
+    "sft": SINGLE,
+    "ranked": (
+        lambda row: row["id"],
+        lambda row: list(zip(row["response_ids"], row["policies"], row["finish_reasons"], strict=True)),
+    ),
+    "judgments": (
+        lambda row: row["id"],
+        lambda row: [(answer["id"], answer["model"], answer["finish_reason"]) for answer in row["responses"]],
+    ),
+    "oasst": (
+        lambda row: row["message_tree_id"],
+        lambda row: [
+            (answer["message_id"], answer["model_name"], answer["finish_reason"]) for answer in row["prompt"]["replies"]
+        ],
+    ),
+}
 
+
+def test_rows_of_every_format_say_which_responses_by_which_policy_and_how_they_ended() -> None:
+    project = make_project(protocol={**protocol_with_everything(), "name": "everything"})
+    run_rows(project, [everything(0)])
+    Response.objects.filter(text__startswith="Yes").update(finish_reason='an "end" of somebody\'s server')
+    Response.objects.filter(text__startswith="No").update(finish_reason="length")
+    known = {(str(r.pk), r.model_name, r.finish_reason) for r in Response.objects.all()}
+    for format in EXPORT_FORMATS:
+        name_of, origins_of = ORIGINS[format]
+        rows = rows_of(project, format, truncated=True)
+        assert rows, format
+        assert all(name_of(row) and origins_of(row) for row in rows), format
+        assert {origin for row in rows for origin in origins_of(row)} <= known, format
+
+
+def test_a_rewrite_is_a_persons_own_finished_text_whatever_became_of_the_response() -> None:
+    project = make_project(protocol={**protocol_with_everything(), "name": "everything"})
+    run_rows(project, [everything(0)])  # flagged violent, and rewritten
+    Response.objects.filter(text__startswith="Yes").update(finish_reason="length")
+    (row,) = rows_of(project, "sft", without_flags=["violent"])
+    assert (row["completion"], row["finish_reason"]) == (say("中文 \\ rewritten"), "length")
+
+
+def test_truncated_responses_are_in_no_trainers_file_unless_asked_for() -> None:
     project = make_project(protocol="ranking")
     run_rows(project, judged_rows(3))
     Response.objects.filter(text__startswith="Yes").update(finish_reason="length")

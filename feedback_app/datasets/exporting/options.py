@@ -44,7 +44,8 @@ class ExportOptions:
     minimum_strength: judgments that state no strength pass.
     minimum_agreement: share of annotator pairs that agree about the task, 0 to 1; tasks judged once pass.
     without_flags: a response with one of these is left out, by whomever it was flagged.
-    truncated: take responses cut off by length too.
+    truncated: take responses cut off by length too. Rewrites are taken whatever became of the response: a person's own
+        finished text.
     combine: per judgment, by majority (a task's judgments make one example each pair; weight is the share that says
         so), or weighted: a majority in which each annotator counts by agreement with the others.
     pairs: all of a ranking's pairs, of neighbouring tiers, of the best tier and the worst, or one a prompt.

@@ -9,7 +9,7 @@ import pyarrow
 from django.utils.translation import gettext as _
 
 from feedback_app.datasets.exporting.pairs import PairRules
-from feedback_app.datasets.exporting.source import ExportTask
+from feedback_app.datasets.exporting.source import ExportResponse, ExportTask
 from feedback_app.datasets.formats.base import RowRefused, SourceRow, as_object
 
 # Trees have no fixed depth: typed files carry the whole tree as JSON text.
@@ -26,8 +26,7 @@ def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
     for task in tasks:
         for ranking in rules.combined_rankings_of(task):
             replies = [
-                _node(task.responses[place].id, "assistant", json.loads(task.responses[place].text_json), task)
-                | {"rank": rank, "synthetic": True, "model_name": task.responses[place].answered_by or None}
+                _answer(task.responses[place], rank, task)
                 for place, rank in zip(ranking.places, ranking.ranks, strict=True)
             ]
             messages = json.loads(task.messages_json)
@@ -43,6 +42,14 @@ def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
 
 def _id_of(task: ExportTask, depth: int) -> str:
     return str(uuid.uuid5(uuid.UUID(task.id), str(depth)))
+
+
+def _answer(response: ExportResponse, rank: int, task: ExportTask) -> dict[str, Any]:
+    """Return an answer's node; its finish reason is no field of theirs, and readers pass over it."""
+    return _node(response.id, "assistant", json.loads(response.text_json), task) | {
+        "rank": rank, "synthetic": True, "model_name": response.answered_by or None,
+        "finish_reason": response.finish_reason,
+    }  # fmt: skip
 
 
 def _node(message_id: str, role: str, text: str, task: ExportTask) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def about(task: ExportTask, pair: Pair) -> str:
         f'"id": "{pair.id}", "margin": {pair.margin}, "weight": {pair.weight}, "prompt_id": "{task.prompt_id}", '
         f'"chosen_id": "{chosen.id}", "rejected_id": "{rejected.id}", '
         f'"chosen_policy": {_text(chosen.answered_by)}, "rejected_policy": {_text(rejected.answered_by)}, '
-        f'"chosen_finish_reason": "{chosen.finish_reason}", "rejected_finish_reason": "{rejected.finish_reason}"'
+        f'"chosen_finish_reason": {_text(chosen.finish_reason)}, '
+        f'"rejected_finish_reason": {_text(rejected.finish_reason)}'
     )
 
 

@@ -17,12 +17,16 @@ SCHEMA = pyarrow.schema(
         ("prompt_id", pyarrow.string()),
         ("response_id", pyarrow.string()),
         ("policy", pyarrow.string()),
+        ("finish_reason", pyarrow.string()),
     ]
 )
 
 
 def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
-    """Yield one row a rewrite."""
+    """Yield one row a rewrite, whatever its response was: a person finished it, and mended what a flag was for.
+
+    response_id, policy and finish_reason are those of the response that was rewritten.
+    """
     for task in tasks:
         for judgment in task.judgments:
             for place, text in sorted(judgment.rewrites.items()):
@@ -34,6 +38,7 @@ def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
                         "prompt_id": task.prompt_id,
                         "response_id": response.id,
                         "policy": response.answered_by,
+                        "finish_reason": response.finish_reason,
                     },
                     ensure_ascii=False,
                 )

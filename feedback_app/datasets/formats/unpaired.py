@@ -35,5 +35,5 @@ def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
                 f'"label": {"true" if label.wanted else "false"}, "id": "{label.id}", "weight": {label.weight}, '
                 f'"prompt_id": "{task.prompt_id}", "response_id": "{response.id}", '
                 f'"policy": {json.dumps(response.answered_by, ensure_ascii=False)}, '
-                f'"finish_reason": "{response.finish_reason}"}}'
+                f'"finish_reason": {json.dumps(response.finish_reason)}}}'
             )
