@@ -23,7 +23,6 @@ from feedback_app.rounds.trial.jobs import run_trial, waiting_trials
 from feedback_app.serving.services import cut_push_leases, forget_observations, restage_missing, watch_soaks
 
 logger = logging.getLogger(__name__)
-BELL_LASTS_S = 60
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
@@ -62,9 +61,9 @@ def tick_rounds() -> None:
 
 
 def ring_hosts(bell: Any, row: Round | Trial) -> None:
-    """Ring each host that a row fits; a bell that is not heard before the next tick has been rung again by then."""
+    """Ring each host that a row fits; a bell that is not heard is rung again at the next tick."""
     for queue in queues_for(row):
-        bell.apply_async((str(row.pk),), queue=queue, expires=BELL_LASTS_S)
+        bell.apply_async((str(row.pk),), queue=queue)
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped

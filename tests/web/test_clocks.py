@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.conf import settings
 from django.db import connections
 from django.db.models.functions import Now
@@ -17,6 +18,7 @@ from django.db.models.functions import Now
 from feedback_app.rounds.leases import LEASE, claim_round, cut_leases
 from feedback_app.rounds.models import Schedule
 from feedback_app.rounds.schedules import database_now
+from feedback_app.rounds.tasks import kick
 from feedback_app.serving.models import Push
 from feedback_app.serving.services import cut_push_leases, ensure_base_policy
 from tests.factories import make_project
@@ -132,3 +134,19 @@ def test_a_beat_goes_on_whether_the_clock_jumps_back_or_ahead(tmp_path: Path) ->
     assert len(sent) == 5
     assert sent[1] < sent[0] - 3000
     assert sent[4] > sent[2] + 6000
+
+
+def test_no_bell_goes_stale_by_a_clock_and_a_queue_nobody_hears_does_not_grow_for_ever(
+    embedded_services: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A worker whose clock ran ahead of beat's took every bell for an expired one, and no round was ever begun.
+    monkeypatch.setattr("feedback_app.celery.MOST_WAITING", 3)
+    broker = redis.Redis.from_url(settings.REDIS_URL)
+    sent = [kick.apply_async((f"{number}",), queue="gpu.nobody") for number in range(5)]
+    waiting = [json.loads(message) for message in broker.lrange("gpu.nobody", 0, -1)]
+    assert [message["headers"]["expires"] for message in waiting] == [None] * 3
+    assert [result is None for result in sent] == [False] * 3 + [True] * 2
+    assert not any("expires" in entry.get("options", {}) for entry in settings.CELERY_BEAT_SCHEDULE.values())
+    broker.delete("gpu.nobody")
+    assert kick.apply_async(("again",), queue="gpu.nobody") is not None
+    broker.delete("gpu.nobody")
