@@ -21,6 +21,11 @@ logger = logging.getLogger(__name__)
 # own may differ.
 LEASE = timedelta(seconds=15)
 RENEW_EVERY_S = 3.0
+# A simulation's: renewed between two slices of its judgments, which take seconds where nothing else runs.
+SIMULATION_LEASE = timedelta(minutes=2)
+LONGEST: dict[type[Round | Trial | Simulation], timedelta] = {
+    Round: LEASE, Trial: LEASE, Simulation: SIMULATION_LEASE,
+}  # fmt: skip
 # The database does not answer: it restarts, or the way to it is cut. Nothing is wrong with the round.
 DATABASE_AWAY = (OperationalError, InterfaceError)
 
@@ -40,31 +45,35 @@ def claimable() -> Q:
 
 
 def cut_leases() -> int:
-    """Cut leases that last longer than any is given for, and return how many: the database's clock was set back.
+    """Cut leases that last longer than their kind is given for, and return how many: the database's clock was set back.
 
     Whoever is alive renews theirs anyhow; who is gone would hold it until the old time comes round again.
     """
-    longest = Now() + LEASE
     return sum(
-        of.objects.filter(state="running", lease_until__gt=longest).update(lease_until=longest)
-        for of in (Round, Trial, Simulation)
+        of.objects.filter(state="running", lease_until__gt=Now() + longest).update(lease_until=Now() + longest)
+        for of, longest in LONGEST.items()
     )
 
 
 def claim_round(*, round_id: UUID) -> Round | None:
-    """Take a waiting round with a new fence, in one conditional UPDATE; None where there is nothing to take."""
-    taken = Round.objects.filter(claimable(), pk=round_id).update(
-        state=Round.State.RUNNING,
-        fence=F("fence") + 1,
-        lease_owner=owner_name(),
-        lease_until=Now() + LEASE,
-        error="",
-        why={},
-    )
-    if not taken:
-        return None
-    Round.objects.filter(pk=round_id, started_at=None).update(started_at=Now())
-    return Round.objects.select_related("project", "parent").get(pk=round_id)
+    """Take a waiting round with a new fence, in one conditional UPDATE; None where there is nothing to take.
+
+    The row stays locked until it has been read: a worker that was halted in between would else come to hold the fence
+    of the one that took the round from it meanwhile.
+    """
+    with transaction.atomic():
+        taken = Round.objects.filter(claimable(), pk=round_id).update(
+            state=Round.State.RUNNING,
+            fence=F("fence") + 1,
+            lease_owner=owner_name(),
+            lease_until=Now() + LEASE,
+            error="",
+            why={},
+        )
+        if not taken:
+            return None
+        Round.objects.filter(pk=round_id, started_at=None).update(started_at=Now())
+        return Round.objects.select_related("project", "parent").get(pk=round_id)
 
 
 def renew_lease(*, round_id: UUID, fence: int) -> tuple[bool, bool]:

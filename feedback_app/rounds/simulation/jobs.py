@@ -1,7 +1,6 @@
 """Simulations asked for on a page: a row that waits, claimed by one worker, done a slice at a time."""
 
 import logging
-from datetime import timedelta
 from uuid import UUID
 
 import httpx
@@ -16,6 +15,7 @@ from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.annotation.models import Task
 from feedback_app.projects.models import Project
+from feedback_app.rounds.leases import SIMULATION_LEASE
 from feedback_app.rounds.models import Simulation
 from feedback_app.rounds.simulation.annotators import SimulationError
 from feedback_app.rounds.simulation.preferences import PREFERENCES, PreferenceError, find_preference
@@ -27,7 +27,6 @@ State = Simulation.State
 MOST_ANNOTATORS, MOST_JUDGMENTS, MOST_NOISE = 20, 5_000, 10.0
 # One slice between two renewals of the lease: a few seconds' work, and what is lost of the count when a worker dies.
 SLICE = 40
-LEASE = timedelta(minutes=2)
 
 
 class SimulationRefused(ValueError):
@@ -82,12 +81,13 @@ def run_simulation(*, simulation_id: UUID) -> Simulation | None:
 
     What was judged stays when the worker dies: the next one goes on with the rest.
     """
-    taken = Simulation.objects.filter(_free(), pk=simulation_id).update(
-        state=State.RUNNING, fence=F("fence") + 1, lease_until=Now() + LEASE
-    )
-    if not taken:
-        return None
-    job = Simulation.objects.select_related("project").get(pk=simulation_id)
+    with transaction.atomic():  # locked until it is read, as a round is
+        taken = Simulation.objects.filter(_free(), pk=simulation_id).update(
+            state=State.RUNNING, fence=F("fence") + 1, lease_until=Now() + SIMULATION_LEASE
+        )
+        if not taken:
+            return None
+        job = Simulation.objects.select_related("project").get(pk=simulation_id)
     try:
         with hold_web(settings.SITE_URL) as url:
             _judge(job, url)
@@ -116,7 +116,7 @@ def _judge(job: Simulation, url: str) -> None:
         )
         job.judged += stored
         mine = Simulation.objects.filter(pk=job.pk, fence=job.fence, state=State.RUNNING)
-        if not mine.update(judged=job.judged, lease_until=Now() + LEASE):
+        if not mine.update(judged=job.judged, lease_until=Now() + SIMULATION_LEASE):
             logger.warning("simulation=%s fence=%s: taken over by another worker", job.pk, job.fence)
             return
         if stored < wanted:  # the queue has nothing more for these annotators

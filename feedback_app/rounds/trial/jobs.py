@@ -75,13 +75,14 @@ def waiting_trials() -> list[UUID]:
 
 def run_trial(*, trial_id: UUID) -> Trial | None:
     """Claim a try and take two steps of each trainer; None where another worker has it or it has ended."""
-    taken = Trial.objects.filter(_free(), pk=trial_id).update(
-        state=State.RUNNING, fence=F("fence") + 1, lease_owner=owner_name(), lease_until=Now() + LEASE,
-        started_at=Now(), results=[], stage="",
-    )  # fmt: skip
-    if not taken:
-        return None
-    job = Trial.objects.select_related("project").get(pk=trial_id)
+    with transaction.atomic():  # locked until it is read, as a round is
+        taken = Trial.objects.filter(_free(), pk=trial_id).update(
+            state=State.RUNNING, fence=F("fence") + 1, lease_owner=owner_name(), lease_until=Now() + LEASE,
+            started_at=Now(), results=[], stage="",
+        )  # fmt: skip
+        if not taken:
+            return None
+        job = Trial.objects.select_related("project").get(pk=trial_id)
     try:
         if job.fence > ATTEMPTS:
             raise TrialFailed(gettext_noop("the worker died under it more than once: memory may be too short"))
