@@ -284,6 +284,7 @@ class Judgment(models.Model):
             models.Index(fields=["project", "created_at", "id"], name="judgment_by_project"),
             models.Index(fields=["annotator", "project", "-created_at"], name="judgment_history"),
             models.Index(fields=["voided_by"], condition=Q(voided_by__isnull=False), name="judgment_voided_by"),
+            models.Index(fields=["project", "voided_at"], condition=Q(voided_at__isnull=False), name="judgment_voided"),
         ]
 
     def __str__(self) -> str:

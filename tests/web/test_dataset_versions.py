@@ -24,6 +24,7 @@ from feedback_app.datasets.services import (
     mark_versions_of_voided,
     split_files,
     verify_dataset,
+    versions,
 )
 from feedback_app.projects.markdown import render_markdown
 from feedback_app.projects.models import Project
@@ -113,6 +114,34 @@ def test_a_version_that_holds_a_voided_judgment_is_marked_and_others_are_not() -
     assert part.tainted_at is None
     assert mark_versions_of_voided() == 0  # marked once
     verify_dataset(whole)  # and left as it was
+
+
+def test_what_is_voided_while_a_version_is_made_is_not_in_it_or_it_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project()
+    run_rows(project, judged_rows(10))
+    ids = list(Judgment.objects.order_by("pk").values_list("pk", flat=True))
+    write = versions._write_files
+    made: list[int] = []
+
+    def write_then_void(*given: Any) -> Any:
+        tally = write(*given)
+        if len(made) < most:
+            void_judgments(project=project, voided_by=None, reason="asleep", judgments=[ids.pop()])
+            made.append(tally.judgments)
+        return tally
+
+    monkeypatch.setattr(versions, "_write_files", write_then_void)
+    most = 1
+    version = create_dataset_version(project=project, format="judgments", options={})
+    assert (made, version.manifest["judgments"]) == ([30], 29)
+    # Voided again and again, it is stored in the end, with one that was void before it was stored: so it is marked.
+    made.clear()
+    most = 100
+    version = create_dataset_version(project=project, format="judgments", options={})
+    assert (made, version.manifest["judgments"]) == ([29, 28, 27], 27)
+    assert mark_versions_of_voided() == 2
+    version.refresh_from_db()
+    assert version.taint_reason == "1 of its judgments were voided since"
 
 
 HOSTILE = "evil\n\n# Heading\u2028<img src=x onerror=alert(1)> `x` ![i](https://x.test/i) [l](https://x.test) **b**"

@@ -22,7 +22,7 @@ from feedback_app.annotation.models import Prompt
 from feedback_app.annotation.services.erasing import Erased, annotators_called, erase_annotators, erase_prompt
 from feedback_app.datasets.loading import LOCK_SPACE, subject_of_annotator
 from feedback_app.datasets.models import DatasetVersion, DuplicateReport, Erasure, RefusedRow
-from feedback_app.datasets.services.marking import count_held
+from feedback_app.datasets.services.held import count_held
 from feedback_app.datasets.services.versions import create_dataset_version, folder_of, lock_versions
 from feedback_app.notifications.services import forget_person
 from feedback_app.projects.models import Project
@@ -118,7 +118,7 @@ def _mark_versions(project: Project, erased: Erased) -> list[DatasetVersion]:
     held = {*erased.judgments, *erased.decided}
     marked = []
     for version in DatasetVersion.objects.filter(project=project, withdrawn_at=None).order_by("number"):
-        if not (count := count_held(version, held)):
+        if not (count := count_held(folder_of(version), held)):
             continue
         reason = _("%(count)d of its judgments were erased since") % {"count": count}
         version.taint_reason = f"{version.taint_reason}; {reason}".removeprefix("; ")[:300]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version as package_version
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -17,6 +18,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Max
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
@@ -28,12 +30,13 @@ from feedback_app.datasets.exporting.writing import Drain, write_pieces
 from feedback_app.datasets.loading import subject_of_annotator
 from feedback_app.datasets.models import DatasetVersion, Erasure
 from feedback_app.datasets.services.cards import CARD, write_card
+from feedback_app.datasets.services.held import HELD_JUDGMENTS, count_held, voided_since
 from feedback_app.projects.models import Project
 
 VERSION_FILE_TYPES = ("jsonl", "parquet")
 MANIFEST = "manifest.json"
-# The ids of the judgments in it, 16 bytes each: what was voided since is looked for here.
-HELD_JUDGMENTS = "judgments.bin"
+# So often a version is made anew because what it read was voided meanwhile; then it is stored, and will be marked.
+MADE_ANEW = 2
 
 
 def create_dataset_version(
@@ -56,14 +59,20 @@ def create_dataset_version(
         raise ValidationError({"file": [_("one of %(names)s") % {"names": ", ".join(VERSION_FILE_TYPES)}]})
     try:
         chosen = options if isinstance(options, ExportOptions) else parse_options(options or {})
-        while True:
+        for attempt in count():
             try:
-                return _make(project, format, chosen, file_type, created_by)
+                return _make(project, format, chosen, file_type, created_by, take_voided=attempt >= MADE_ANEW)
+            except _VoidedMeanwhile:
+                continue
             except _ErasedMeanwhile as meanwhile:
                 if meanwhile.subjects & {subject_of_annotator(name) for name in chosen.annotators}:
                     raise ValidationError({"annotators": [_("one of them was erased from the project")]}) from None
     except OptionsError as error:
         raise ValidationError({error.field_name: [error.reason]}) from error
+
+
+class _VoidedMeanwhile(Exception):
+    """Some of what was read has been voided since."""
 
 
 class _ErasedMeanwhile(Exception):
@@ -75,9 +84,19 @@ class _ErasedMeanwhile(Exception):
 
 
 def _make(
-    project: Project, format: str, options: ExportOptions, file_type: str, created_by: User | None
+    project: Project,
+    format: str,
+    options: ExportOptions,
+    file_type: str,
+    created_by: User | None,
+    *,
+    take_voided: bool,
 ) -> DatasetVersion:
-    """Write a version's files in a folder that nobody sees, and store it; raises _ErasedMeanwhile and OptionsError."""
+    """Write a version's files in a folder that nobody sees, and store it.
+
+    Raises _ErasedMeanwhile, OptionsError, and _VoidedMeanwhile unless take_voided.
+    """
+    began = timezone.now()
     erased = _erased_subjects(project)  # before anything else is read, so that none is missed
     export = prepare_export(project=project, format=format, options=options, split=options.split or "all")
     draft = Path(settings.DATA_DIR) / "datasets" / f".{uuid.uuid4()}"
@@ -88,7 +107,14 @@ def _make(
             raise ValidationError({"options": [_("no judgment makes a row of this format by these options")]})
         files = {path.name: file_sha256(path) for path in sorted(draft.iterdir())}
         manifest = _manifest(export, format, file_type, tally, files)
-        return _seal(project, draft, manifest, created_by, erased=erased)
+        with transaction.atomic():
+            # Two versions at once get two numbers; and an erasure marks this one, or is seen here.
+            lock_versions(project)
+            if since := _erased_subjects(project).items() - erased.items():
+                raise _ErasedMeanwhile({subject for _pk, subject in since})
+            if not take_voided and count_held(draft, voided_since(project=project, moment=began)):
+                raise _VoidedMeanwhile
+            return _seal(project, draft, manifest, created_by)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -189,40 +215,30 @@ def _manifest(export: Export, format: str, file_type: str, tally: _Tally, files:
     }
 
 
-def _seal(
-    project: Project, draft: Path, manifest: dict[str, Any], created_by: User | None, *, erased: dict[int, str]
-) -> DatasetVersion:
-    """Number the version and give its folder the place that nothing else will ever have.
-
-    erased: what was erased before its rows were read; raises _ErasedMeanwhile where there is more by now.
-    """
+def _seal(project: Project, draft: Path, manifest: dict[str, Any], created_by: User | None) -> DatasetVersion:
+    """Number the version and give its folder the place that nothing else will ever have; versions are locked."""
     digest = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
-    with transaction.atomic():
-        # Two versions at once get two numbers; and an erasure marks this one, or is seen here.
-        lock_versions(project)
-        if since := _erased_subjects(project).items() - erased.items():
-            raise _ErasedMeanwhile({subject for _pk, subject in since})
-        newest = DatasetVersion.objects.filter(project=project).aggregate(newest=Max("number"))["newest"]
-        version = DatasetVersion(
-            project=project,
-            number=(newest or 0) + 1,
-            format=manifest["format"],
-            options=manifest["options"],
-            content_sha256=digest,
-            manifest={**manifest, "content_sha256": digest, "number": (newest or 0) + 1},
-            created_by=created_by,
-        )
-        version.directory = f"datasets/{project.slug}-{version.number}-{version.pk}"
-        version.save(force_insert=True)
-        record_audit(
-            actor=created_by, action="dataset.create", subject=str(version), project_slug=project.slug,
-            detail={"dataset": str(version.pk), "rows": manifest["rows"]},
-        )  # fmt: skip
-        (draft / CARD).write_text(write_card(version.manifest), encoding="utf-8")
-        (draft / MANIFEST).write_text(json.dumps(version.manifest, ensure_ascii=False, indent=2) + "\n")
-        for path in draft.iterdir():
-            _settle(path)
-        draft.rename(folder_of(version))
+    newest = DatasetVersion.objects.filter(project=project).aggregate(newest=Max("number"))["newest"]
+    version = DatasetVersion(
+        project=project,
+        number=(newest or 0) + 1,
+        format=manifest["format"],
+        options=manifest["options"],
+        content_sha256=digest,
+        manifest={**manifest, "content_sha256": digest, "number": (newest or 0) + 1},
+        created_by=created_by,
+    )
+    version.directory = f"datasets/{project.slug}-{version.number}-{version.pk}"
+    version.save(force_insert=True)
+    record_audit(
+        actor=created_by, action="dataset.create", subject=str(version), project_slug=project.slug,
+        detail={"dataset": str(version.pk), "rows": manifest["rows"]},
+    )  # fmt: skip
+    (draft / CARD).write_text(write_card(version.manifest), encoding="utf-8")
+    (draft / MANIFEST).write_text(json.dumps(version.manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    for path in draft.iterdir():
+        _settle(path)
+    draft.rename(folder_of(version))
     return version
 
 
