@@ -14,7 +14,8 @@ from training.models import Batch
 from training.repetition import Repetition
 from training.rollout import Rollout
 
-STEP_METRICS = ("loss/policy_avg", "loss/value_avg", "policy/approxkl_avg", "policy/clipfrac_avg", "val/ratio")
+POLICY_METRICS = ("loss/policy_avg", "policy/approxkl_avg", "policy/clipfrac_avg", "val/ratio")
+VALUE_LOSS = "loss/value_avg"
 
 
 @dataclass(frozen=True)
@@ -145,16 +146,13 @@ def rollout_metrics(rollout: Rollout, scored: Scored, scores_B: Tensor, kl_BT: T
     }
 
 
-def step_metrics(
-    new_BT: Tensor, part: Experience, policy_loss: Tensor, value_loss: Tensor, clip: float
-) -> dict[str, float]:
-    """Return STEP_METRICS of one piece: means over its tokens."""
+def policy_metrics(new_BT: Tensor, part: Experience, policy_loss: Tensor, clip: float) -> dict[str, float]:
+    """Return POLICY_METRICS of one piece: means over its tokens."""
     old_BT, mask_BT = part.old_logprobs_BT, part.mask_BT
     values = (
         policy_loss.detach(),
-        value_loss.detach(),
         0.5 * masked_mean((new_BT - old_BT) ** 2, mask_BT),
         clip_fraction(new_BT, old_BT, part.advantages_BT, mask_BT, clip),
         masked_mean(policy_ratio(new_BT, old_BT), mask_BT),
     )
-    return {name: float(value) for name, value in zip(STEP_METRICS, values, strict=True)}
+    return {name: float(value) for name, value in zip(POLICY_METRICS, values, strict=True)}

@@ -21,15 +21,16 @@ from training.config import PPOConfig, is_directory_reward
 from training.critic import Critic, critic_lr, make_critic
 from training.data import completion_loss, render_completions
 from training.experience import (
-    STEP_METRICS,
+    POLICY_METRICS,
+    VALUE_LOSS,
     Experience,
     Scored,
     explained_variance,
     make_experience,
+    policy_metrics,
     rollout_metrics,
     score_states,
     shape_rewards,
-    step_metrics,
     token_kl,
 )
 from training.head import state_entropies, state_logprobs
@@ -223,35 +224,46 @@ class PPO:
     def step(self, part: Experience, update: int, number: int) -> dict[str, float]:
         """Take an update's step `number` of policy and critic (arXiv:1707.06347, eq. 9); return what was watched.
 
-        A minibatch in pieces, and in the shares of several processes, weighs each by its tokens, so that gradients add
-        up to those of the mean over the whole.
+        A critic of its own learns after the policy, so that one model's activations and gradients are held at a time.
         """
         config = self.config
         scale = schedule_scale(config, update, config.updates)
         warming = update < config.critic_warmup
-        rows = processes.share(range(len(part.mask_BT)))
-        size = config.micro_batch or max(1, len(rows))
-        total = int(part.mask_BT.sum())
-        watched: dict[str, float] = {}
-        for start in range(0, len(rows), size):
-            piece = part.select(rows[start : start + size])
-            loss, seen = self._loss(piece, warming)
-            weight = int(piece.mask_BT.sum()) / total
-            (weight * loss).backward()  # type: ignore[no-untyped-call]
-            self._collect()
-            watched = {name: watched.get(name, 0.0) + weight * value for name, value in seen.items()}
+        pieces = self._pieces(part)
+        watched = dict.fromkeys((*POLICY_METRICS, VALUE_LOSS), 0.0)
+        for piece, weight in pieces:
+            self._descend(*self._policy_loss(piece, warming), weight, watched)
         if self.ptx and not warming:
             self._add_ptx(update, number)
-        # In one order everywhere, for critic and policy each add their gradients up over all processes.
-        critic_norm = self.critic_optimiser.step(scale)
         policy_norm = 0.0 if warming else self.policy_optimiser.step(scale)
-        sums = processes.total([watched.get(name, 0.0) for name in STEP_METRICS])
-        return dict(zip(STEP_METRICS, sums, strict=True)) | {
+        for piece, weight in [] if self.critic.shares_trunk else pieces:
+            self._descend(*self._value_loss(piece, self.critic.values(piece.batch, None)), weight, watched)
+        critic_norm = self.critic_optimiser.step(scale)
+        sums = processes.total(list(watched.values()))
+        return dict(zip(watched, sums, strict=True)) | {
             "critic/grad_norm": critic_norm, "policy/grad_norm": policy_norm,
         }  # fmt: skip
 
-    def _loss(self, part: Experience, warming: bool) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of policy (unless only the critic learns) and critic, and what was watched."""
+    def _pieces(self, part: Experience) -> list[tuple[Experience, float]]:
+        """Return this process's share of a minibatch, a micro-batch at a time.
+
+        Each weighs by its tokens, so that gradients add up to those of the mean over the whole.
+        """
+        rows = processes.share(range(len(part.mask_BT)))
+        size = self.config.micro_batch or max(1, len(rows))
+        pieces = [part.select(rows[start : start + size]) for start in range(0, len(rows), size)]
+        total = int(part.mask_BT.sum())
+        return [(piece, int(piece.mask_BT.sum()) / total) for piece in pieces]
+
+    def _descend(self, loss: Tensor, seen: dict[str, float], weight: float, watched: dict[str, float]) -> None:
+        if loss.requires_grad:  # the policy's has none while only the critic learns
+            (weight * loss).backward()  # type: ignore[no-untyped-call]
+        self._collect()
+        for name, value in seen.items():
+            watched[name] += weight * value
+
+    def _policy_loss(self, part: Experience, warming: bool) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of the policy (unless only the critic learns) and of a critic on its trunk; what was seen."""
         config = self.config
         with torch.set_grad_enabled(not warming):
             states_BTH = response_states(self.policy, part.batch)
@@ -264,19 +276,19 @@ class PPO:
                 part.nucleus_BTV,
                 Repetition.of(part.batch, config.repetition_penalty),
             )
-        policy_loss = clipped_policy_loss(
-            logprobs_BT, part.old_logprobs_BT, part.advantages_BT, part.mask_BT, config.clip
-        )
-        values_BT = self.critic.values(part.batch, states_BTH if self.critic.shares_trunk else None)
-        value_loss = clipped_value_loss(values_BT, part.old_values_BT, part.returns_BT, part.mask_BT, config.value_clip)
-        loss = (config.value_coef if self.critic.shares_trunk else 1.0) * value_loss
-        if not warming:
-            loss = loss + policy_loss
-            if config.entropy_coef:
-                weight_VH = output_weight(self.policy)
-                entropy_BT = state_entropies(states_BTH, weight_VH, part.mask_BT, config.temperature)
-                loss = loss - config.entropy_coef * masked_mean(entropy_BT, part.mask_BT)
-        return loss, step_metrics(logprobs_BT.detach(), part, policy_loss, value_loss, config.clip)
+        loss = clipped_policy_loss(logprobs_BT, part.old_logprobs_BT, part.advantages_BT, part.mask_BT, config.clip)
+        seen = policy_metrics(logprobs_BT.detach(), part, loss, config.clip)
+        if config.entropy_coef and not warming:
+            entropy_BT = state_entropies(states_BTH, output_weight(self.policy), part.mask_BT, config.temperature)
+            loss = loss - config.entropy_coef * masked_mean(entropy_BT, part.mask_BT)
+        if self.critic.shares_trunk:
+            value_loss, of_critic = self._value_loss(part, self.critic.values(part.batch, states_BTH))
+            loss, seen = loss + config.value_coef * value_loss, seen | of_critic
+        return loss, seen
+
+    def _value_loss(self, part: Experience, values_BT: Tensor) -> tuple[Tensor, dict[str, float]]:
+        loss = clipped_value_loss(values_BT, part.old_values_BT, part.returns_BT, part.mask_BT, self.config.value_clip)
+        return loss, {VALUE_LOSS: float(loss.detach())}
 
     def _collect(self) -> None:
         self.critic_optimiser.collect()
