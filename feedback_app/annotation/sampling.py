@@ -12,14 +12,15 @@ from difflib import SequenceMatcher
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.db.models import F, Max, Q
-from django.utils import timezone
+from django.db.models import F, Max
+from django.db.models.functions import Now
 from django.utils.translation import gettext
 
 from feedback_app.accounts.models import User
 from feedback_app.annotation.models import Assignment, Prompt, Response, SampleJob, Task
 from feedback_app.annotation.services.tasks import NewResponse, NewTask, create_tasks, response_bounds
 from feedback_app.annotation.splits import storable
+from feedback_app.leases import claim, claimable, database_now
 from feedback_app.notifications.models import Notification
 from feedback_app.notifications.services import announce
 from feedback_app.projects.models import Project
@@ -100,7 +101,7 @@ def refill_queues() -> list[SampleJob]:
 
 def _wanted_open(project: Project) -> int:
     """Return how many open tasks the project should have; one annotator's worth when nobody is at work."""
-    since = timezone.now() - ACTIVE_WITHIN
+    since = Now() - ACTIVE_WITHIN
     active = (
         Assignment.objects.filter(task__project=project, created_at__gte=since).values("annotator").distinct().count()
     )
@@ -109,18 +110,13 @@ def _wanted_open(project: Project) -> int:
 
 def claim_sample_job(*, job_id: object) -> SampleJob | None:
     """Take a job that waits or whose worker has died; None where somebody else has it or it is finished."""
-    now = timezone.now()
-    free = Q(state=SampleJob.State.QUEUED) | Q(state=SampleJob.State.RUNNING, lease_until__lt=now)
-    claimed = SampleJob.objects.filter(free, pk=job_id).update(  # type: ignore[misc]  # any form of the id will do
-        state=SampleJob.State.RUNNING, lease_until=now + LEASE, fence=F("fence") + 1
-    )
-    return SampleJob.objects.select_related("project").get(pk=job_id) if claimed else None  # type: ignore[misc]
+    rows = SampleJob.objects.filter(pk=job_id)  # type: ignore[misc]  # any form of the id will do
+    return claim(rows.select_related("project"), lease=LEASE)
 
 
 def waiting_sample_jobs() -> list[SampleJob]:
     """Return the jobs whose bell should ring again."""
-    free = Q(state=SampleJob.State.QUEUED) | Q(state=SampleJob.State.RUNNING, lease_until__lt=timezone.now())
-    return list(SampleJob.objects.filter(free).order_by("created_at"))
+    return list(SampleJob.objects.filter(claimable()).order_by("created_at"))
 
 
 def run_sample_job(*, job: SampleJob) -> None:
@@ -192,7 +188,7 @@ def _give_back(prompts: Sequence[Prompt]) -> None:
 
 def _leave(job: SampleJob, error: str) -> None:
     """Let a job wait for its endpoint, saying why; one that has waited for too long has failed."""
-    if timezone.now() - job.created_at > PATIENCE:
+    if database_now() - job.created_at > PATIENCE:
         _finish(job, SampleJob.State.FAILED, error)
         return
     SampleJob.objects.filter(pk=job.pk, fence=job.fence).update(
@@ -207,7 +203,7 @@ def _record(job: SampleJob, made: Sequence[NewTask], given_up: int) -> bool:
     mine = SampleJob.objects.filter(pk=job.pk, fence=job.fence).update(
         tasks_made=F("tasks_made") + len(made),
         prompts_given_up=F("prompts_given_up") + given_up,
-        lease_until=timezone.now() + LEASE,
+        lease_until=Now() + LEASE,
     )
     if not mine:
         return False
@@ -219,7 +215,7 @@ def _record(job: SampleJob, made: Sequence[NewTask], given_up: int) -> bool:
 
 def _finish(job: SampleJob, state: SampleJob.State, error: str) -> None:
     SampleJob.objects.filter(pk=job.pk, fence=job.fence).update(
-        state=state, error=error, lease_until=None, finished_at=timezone.now()
+        state=state, error=error, lease_until=None, finished_at=Now()
     )
     logger.info("sample job=%s state=%s tasks=%s %s", job.pk, state, job.tasks_made, error)
 

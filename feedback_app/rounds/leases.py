@@ -10,9 +10,13 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 
+from feedback_app.annotation import sampling
+from feedback_app.annotation.models import SampleJob
+from feedback_app.datasets.models import ImportJob
+from feedback_app.datasets.services import imports
+from feedback_app.leases import claim, cut
 from feedback_app.rounds.models import Round, Simulation, Trial
 
 logger = logging.getLogger(__name__)
@@ -23,8 +27,8 @@ LEASE = timedelta(seconds=15)
 RENEW_EVERY_S = 3.0
 # A simulation's: renewed between two slices of its judgments, which take seconds where nothing else runs.
 SIMULATION_LEASE = timedelta(minutes=2)
-LONGEST: dict[type[Round | Trial | Simulation], timedelta] = {
-    Round: LEASE, Trial: LEASE, Simulation: SIMULATION_LEASE,
+LONGEST: dict[type[Round | Trial | Simulation | SampleJob | ImportJob], timedelta] = {
+    Round: LEASE, Trial: LEASE, Simulation: SIMULATION_LEASE, SampleJob: sampling.LEASE, ImportJob: imports.LEASE,
 }  # fmt: skip
 # The database does not answer: it restarts, or the way to it is cut. Nothing is wrong with the round.
 DATABASE_AWAY = (OperationalError, InterfaceError)
@@ -39,41 +43,16 @@ def owner_name() -> str:
     return f"{settings.HOST_NAME}:{os.getpid()}"
 
 
-def claimable() -> Q:
-    """Return which rounds wait for a worker: queued ones, and running ones whose worker is gone."""
-    return Q(state=Round.State.QUEUED) | Q(state=Round.State.RUNNING, lease_until__lt=Now())
-
-
 def cut_leases() -> int:
-    """Cut leases that last longer than their kind is given for, and return how many: the database's clock was set back.
-
-    Whoever is alive renews theirs anyhow; who is gone would hold it until the old time comes round again.
-    """
-    return sum(
-        of.objects.filter(state="running", lease_until__gt=Now() + longest).update(lease_until=Now() + longest)
-        for of, longest in LONGEST.items()
-    )
+    """Cut leases that last longer than their kind is given for, and return how many."""
+    return sum(cut(of.objects.all(), longest=longest) for of, longest in LONGEST.items())
 
 
 def claim_round(*, round_id: UUID) -> Round | None:
-    """Take a waiting round with a new fence, in one conditional UPDATE; None where there is nothing to take.
-
-    The row stays locked until it has been read: a worker that was halted in between would else come to hold the fence
-    of the one that took the round from it meanwhile.
-    """
-    with transaction.atomic():
-        taken = Round.objects.filter(claimable(), pk=round_id).update(
-            state=Round.State.RUNNING,
-            fence=F("fence") + 1,
-            lease_owner=owner_name(),
-            lease_until=Now() + LEASE,
-            error="",
-            why={},
-        )
-        if not taken:
-            return None
-        Round.objects.filter(pk=round_id, started_at=None).update(started_at=Now())
-        return Round.objects.select_related("project", "parent").get(pk=round_id)
+    """Take a waiting round with a new fence; None where there is nothing to take."""
+    rows = Round.objects.filter(pk=round_id).select_related("project", "parent")
+    began = Coalesce("started_at", Now())
+    return claim(rows, lease=LEASE, lease_owner=owner_name(), error="", why={}, started_at=began)
 
 
 def renew_lease(*, round_id: UUID, fence: int) -> tuple[bool, bool]:

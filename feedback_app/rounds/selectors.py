@@ -8,8 +8,8 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from feedback_app.annotation.models import Judgment
+from feedback_app.leases import claimable
 from feedback_app.projects.models import Project
-from feedback_app.rounds.leases import claimable
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.trainers import log_tail
 from feedback_app.rounds.workspace import step_dir

@@ -1,6 +1,5 @@
 """Clocks that jump, by libfaketime: a machine's clock decides nothing about rounds, and a beat set back goes on."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -15,34 +14,34 @@ from django.conf import settings
 from django.db import connections
 from django.db.models.functions import Now
 
+from feedback_app.annotation import sampling
+from feedback_app.annotation.models import SampleJob
+from feedback_app.datasets.models import ImportJob
+from feedback_app.datasets.services import imports
+from feedback_app.leases import database_now
 from feedback_app.rounds.leases import LEASE, claim_round, cut_leases
-from feedback_app.rounds.models import Schedule
-from feedback_app.rounds.schedules import database_now
+from feedback_app.rounds.models import Round, Schedule
 from feedback_app.rounds.tasks import kick
 from feedback_app.serving.models import Push
 from feedback_app.serving.services import cut_push_leases, ensure_base_policy
 from tests.factories import make_project
+from tests.faked_time import HABITS, library
 from tests.web.round_rows import round_at
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def library() -> Path:
-    """Return the shared library that gives a process another time; it is built for Linux on x86-64 alone."""
-    spec = importlib.util.find_spec("libfaketime")
-    if spec is None or spec.origin is None:
-        pytest.skip("no libfaketime for this machine")
-    return Path(spec.origin).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
-
-
 def run_at(clock: dict[str, str], script: str, *arguments: str) -> Any:
     """Return the JSON that a script prints in a process of its own, whose clock is as libfaketime is told."""
+    faked = library()
+    if faked is None:
+        pytest.skip("no libfaketime for this machine")
     stated = connections.settings["default"]
     url = f"postgresql://{stated['USER']}@/{stated['NAME']}?host={stated['HOST']}"
     if stated["PASSWORD"]:
         url = url.replace("@/", f":{stated['PASSWORD']}@/")
     environment = os.environ | {
-        "LD_PRELOAD": str(library()), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1",
+        **HABITS, "LD_PRELOAD": str(faked),
         "DJANGO_SETTINGS_MODULE": "feedback_app.settings", "SECRET_KEY": "x" * 50, "ALLOWED_HOSTS": "a",
         "SERVING_URL": "http://127.0.0.1:9", "DATABASE_URL": url, "REDIS_URL": settings.REDIS_URL,
         "DATA_DIR": str(settings.DATA_DIR), **clock,
@@ -62,27 +61,46 @@ def run_at(clock: dict[str, str], script: str, *arguments: str) -> Any:
 WORKER = """
 import json, sys, time, django
 django.setup()
+from feedback_app.annotation.sampling import claim_sample_job
+from feedback_app.datasets.services import claim_import
 from feedback_app.rounds.leases import claim_round
 from feedback_app.rounds.schedules import start_due_rounds
-held, free = (claim_round(round_id=pk) for pk in sys.argv[1:3])
-print(json.dumps([time.time(), held is None, free is not None, len(start_due_rounds())]))
+ids = iter(sys.argv[1:])
+taken = [
+    claim(**{name: next(ids)}) is not None
+    for claim, name in ((claim_round, "round_id"), (claim_sample_job, "job_id"), (claim_import, "job_id"))
+    for _ in ("held", "free")
+]
+print(json.dumps([time.time(), taken, len(start_due_rounds())]))
 """
+
+
+def leased(row: Round | SampleJob | ImportJob, seconds: int) -> Any:
+    """Have a row run under a lease that ends so many seconds from now by the database's clock; returns it."""
+    type(row).objects.filter(pk=row.pk).update(state="running", lease_until=Now() + timedelta(seconds=seconds))
+    return row
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("offset", "hours"), [("+26h", 26), ("-26h", -26)])
 def test_a_worker_whose_clock_is_wrong_takes_what_is_free_by_the_databases_clock(offset: str, hours: int) -> None:
-    held, free = (round_at(make_project(), "running", "ppo") for _ in range(2))
-    type(held).objects.filter(pk=held.pk).update(lease_until=Now() + timedelta(seconds=60))
-    type(free).objects.filter(pk=free.pk).update(lease_until=Now() - timedelta(seconds=1))
+    rows = [
+        leased(make(), seconds)
+        for make in (
+            lambda: round_at(make_project(), "running", "ppo"),
+            lambda: SampleJob.objects.create(project=make_project(), prompts_wanted=1, responses_per_prompt=2),
+            lambda: ImportJob.objects.create(project=make_project(), format="judged", file_name="a", path="a"),
+        )
+        for seconds in (600, -1)
+    ]
     daily = Schedule.objects.create(project=make_project(), kind="interval", every=86_400, minimum_judgments=0)
     now = database_now()
-    told, left_it, took_it, started = run_at({"FAKETIME": offset}, WORKER, str(held.pk), str(free.pk))
+    told, taken, started = run_at({"FAKETIME": offset}, WORKER, *(str(row.pk) for row in rows))
     assert abs(told - (now + timedelta(hours=hours)).timestamp()) < 600  # it was fooled indeed
-    assert (left_it, took_it) == (True, True)
-    free.refresh_from_db()
-    assert free.lease_until is not None
-    assert timedelta(0) < free.lease_until - now < LEASE + timedelta(seconds=90)
+    assert taken == [False, True] * 3
+    for row, lease in zip(rows[1::2], (LEASE, sampling.LEASE, imports.LEASE), strict=True):
+        row.refresh_from_db()
+        assert timedelta(0) < row.lease_until - now < lease + timedelta(seconds=90)
     # By its own clock the daily round would be due; by the database's it was added just now.
     assert (started, daily.slots.count()) == (0, 0)
 
@@ -91,16 +109,17 @@ def test_a_worker_whose_clock_is_wrong_takes_what_is_free_by_the_databases_clock
 def test_leases_of_before_the_databases_clock_was_set_back_do_not_outlast_what_a_lease_lasts() -> None:
     held = round_at(make_project(), "running", "ppo")
     base = ensure_base_policy(project=held.project)
-    ahead = Now() + timedelta(hours=1)
-    type(held).objects.filter(pk=held.pk).update(lease_until=ahead)
+    sampled = SampleJob.objects.create(project=held.project, prompts_wanted=1, responses_per_prompt=2)
+    imported = ImportJob.objects.create(project=held.project, format="judged", file_name="a", path="a")
+    for row in (held, sampled, imported):
+        leased(row, 3600)
     push = Push.objects.create(project=held.project, policy=base, lease_until=database_now() + timedelta(hours=1))
-    assert (cut_leases(), cut_leases()) == (1, 0)
+    assert (cut_leases(), cut_leases()) == (3, 0)
     cut_push_leases()
-    held.refresh_from_db()
-    push.refresh_from_db()
-    for lease in (held.lease_until, push.lease_until):
-        assert lease is not None
-        assert lease < database_now() + LEASE + timedelta(seconds=1)
+    longest = ((held, LEASE), (push, LEASE), (sampled, sampling.LEASE), (imported, imports.LEASE))
+    for row, lease in longest:
+        row.refresh_from_db()
+        assert row.lease_until < database_now() + lease + timedelta(seconds=1)
     # Nobody may take it sooner than any other lease.
     assert claim_round(round_id=held.pk) is None
 

@@ -17,8 +17,9 @@ from uuid import UUID
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F, Q
-from django.utils import timezone, translation
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils import translation
 from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
@@ -32,6 +33,7 @@ from feedback_app.datasets.places import Loaded
 from feedback_app.datasets.reading import RowReader
 from feedback_app.datasets.rehearsing import Rehearsal
 from feedback_app.datasets.rows import Row, imported_protocol, parse_row
+from feedback_app.leases import claim, claimable
 from feedback_app.projects.models import Project
 from feedback_app.projects.protocols import Protocol, parse_protocol
 
@@ -106,20 +108,12 @@ def file_of(job: ImportJob) -> Path:
 
 def waiting_imports() -> list[UUID]:
     """Return the jobs that wait for a worker: queued ones, and running ones whose worker is gone."""
-    return list(ImportJob.objects.filter(_claimable()).values_list("pk", flat=True))
-
-
-def _claimable() -> Q:
-    state = ImportJob.State
-    return Q(state=state.QUEUED) | Q(state=state.RUNNING, lease_until__lt=timezone.now())
+    return list(ImportJob.objects.filter(claimable()).values_list("pk", flat=True))
 
 
 def claim_import(*, job_id: UUID) -> ImportJob | None:
     """Take a waiting job; None where another worker has it or it has ended."""
-    taken = ImportJob.objects.filter(_claimable(), pk=job_id).update(
-        state=ImportJob.State.RUNNING, fence=F("fence") + 1, lease_until=timezone.now() + LEASE
-    )
-    return ImportJob.objects.select_related("project__protocol").get(pk=job_id) if taken else None
+    return claim(ImportJob.objects.filter(pk=job_id).select_related("project__protocol"), lease=LEASE)
 
 
 def run_import(*, job_id: UUID) -> ImportJob | None:
@@ -273,7 +267,7 @@ def _record(job: ImportJob, *, read: int, loaded: Loaded, bytes_read: int) -> No
         rows_known=F("rows_known") + loaded.known,
         rows_refused=F("rows_refused") + len(loaded.refused),
         bytes_read=bytes_read,
-        lease_until=timezone.now() + LEASE,
+        lease_until=Now() + LEASE,
     )
     if not written:
         raise LeaseLost
@@ -282,7 +276,7 @@ def _record(job: ImportJob, *, read: int, loaded: Loaded, bytes_read: int) -> No
 
 def _finish(job: ImportJob, state: ImportJob.State, error: str = "") -> None:
     with transaction.atomic():
-        changes: dict[str, Any] = {"state": state, "error": error, "finished_at": timezone.now(), "lease_until": None}
+        changes: dict[str, Any] = {"state": state, "error": error, "finished_at": Now(), "lease_until": None}
         if state in (ImportJob.State.DONE, ImportJob.State.DRAFT):
             changes["bytes_read"] = F("bytes_total")
         if not ImportJob.objects.filter(pk=job.pk, fence=job.fence).update(**changes):

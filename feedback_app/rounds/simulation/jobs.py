@@ -6,7 +6,6 @@ from uuid import UUID
 import httpx
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -14,6 +13,7 @@ from django.utils.translation import gettext as _
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.annotation.models import Task
+from feedback_app.leases import claim, claimable
 from feedback_app.projects.models import Project
 from feedback_app.rounds.leases import SIMULATION_LEASE
 from feedback_app.rounds.models import Simulation
@@ -67,13 +67,9 @@ def request_simulation(
     return made
 
 
-def _free() -> Q:
-    return Q(state=State.QUEUED) | Q(state=State.RUNNING, lease_until__lt=Now())
-
-
 def waiting_simulations() -> list[UUID]:
     """Return the simulations whose bell should ring again."""
-    return list(Simulation.objects.filter(_free()).order_by("created_at").values_list("pk", flat=True))
+    return list(Simulation.objects.filter(claimable()).order_by("created_at").values_list("pk", flat=True))
 
 
 def run_simulation(*, simulation_id: UUID) -> Simulation | None:
@@ -81,13 +77,9 @@ def run_simulation(*, simulation_id: UUID) -> Simulation | None:
 
     What was judged stays when the worker dies: the next one goes on with the rest.
     """
-    with transaction.atomic():  # locked until it is read, as a round is
-        taken = Simulation.objects.filter(_free(), pk=simulation_id).update(
-            state=State.RUNNING, fence=F("fence") + 1, lease_until=Now() + SIMULATION_LEASE
-        )
-        if not taken:
-            return None
-        job = Simulation.objects.select_related("project").get(pk=simulation_id)
+    job = claim(Simulation.objects.filter(pk=simulation_id).select_related("project"), lease=SIMULATION_LEASE)
+    if job is None:
+        return None
     try:
         with hold_web(settings.SITE_URL) as url:
             _judge(job, url)

@@ -7,7 +7,6 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -15,6 +14,7 @@ from django.utils.translation import gettext_noop
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
+from feedback_app.leases import claim, claimable
 from feedback_app.projects.models import Project
 from feedback_app.rounds.hosts import needs_of
 from feedback_app.rounds.leases import DATABASE_AWAY, LEASE, RENEW_EVERY_S, LeaseLost, owner_name
@@ -59,30 +59,22 @@ def request_trial(*, project: Project, recipe: Recipe, requested_by: User | None
 
 def cancel_trial(*, trial: Trial) -> None:
     """End a try: at once where no worker has it, else within seconds."""
-    ended = Trial.objects.filter(_free(), pk=trial.pk).update(state=State.CANCELLED, finished_at=timezone.now())
+    ended = Trial.objects.filter(claimable(), pk=trial.pk).update(state=State.CANCELLED, finished_at=timezone.now())
     if not ended:
         Trial.objects.filter(pk=trial.pk, state=State.RUNNING).update(cancel_requested=True)
 
 
-def _free() -> Q:
-    return Q(state=State.QUEUED) | Q(state=State.RUNNING, lease_until__lt=Now())
-
-
 def waiting_trials() -> list[UUID]:
     """Return the tries whose bell should ring again."""
-    return list(Trial.objects.filter(_free()).order_by("created_at").values_list("pk", flat=True))
+    return list(Trial.objects.filter(claimable()).order_by("created_at").values_list("pk", flat=True))
 
 
 def run_trial(*, trial_id: UUID) -> Trial | None:
     """Claim a try and take two steps of each trainer; None where another worker has it or it has ended."""
-    with transaction.atomic():  # locked until it is read, as a round is
-        taken = Trial.objects.filter(_free(), pk=trial_id).update(
-            state=State.RUNNING, fence=F("fence") + 1, lease_owner=owner_name(), lease_until=Now() + LEASE,
-            started_at=Now(), results=[], stage="",
-        )  # fmt: skip
-        if not taken:
-            return None
-        job = Trial.objects.select_related("project").get(pk=trial_id)
+    rows = Trial.objects.filter(pk=trial_id).select_related("project")
+    job = claim(rows, lease=LEASE, lease_owner=owner_name(), started_at=Now(), results=[], stage="")
+    if job is None:
+        return None
     try:
         if job.fence > ATTEMPTS:
             raise TrialFailed(gettext_noop("the worker died under it more than once: memory may be too short"))
