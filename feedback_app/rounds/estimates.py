@@ -15,7 +15,7 @@ from feedback_app.annotation.models import Judgment, Prompt, Response
 from feedback_app.projects.models import Project
 from feedback_app.rounds.footprint import Cost, Data, ModelShape, costs_of, read_shape
 from feedback_app.rounds.models import Round, RoundStep, Trial
-from feedback_app.rounds.recipes import Recipe, parse_recipe
+from feedback_app.rounds.recipes import Recipe, RecipeError, parse_recipe
 from feedback_app.rounds.selectors import usable_judgments
 from feedback_app.serving.selectors import deployment_of
 from feedback_app.serving.services import ensure_base_policy
@@ -173,7 +173,10 @@ def _ran(project: Project, shape: ModelShape) -> list[tuple[str, Pace]]:
     done = Round.objects.filter(project=project, state=Round.State.SUCCEEDED).order_by("-number").first()
     if done is None or done.finished_at is None:
         return []
-    recipe = parse_recipe(done.config, by_operator=True)
+    try:
+        recipe = parse_recipe(done.config, by_operator=True)
+    except RecipeError:  # by rules of today it could not be run again: it times nothing
+        return []
     costs = costs_of(recipe, shape, data_of(project=project, recipe=recipe), on_gpu=False)
     found = []
     for step in RoundStep.objects.filter(Q(name__in=TIMED), round=done, finished_at__isnull=False).defer("progress"):

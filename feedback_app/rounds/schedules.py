@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from celery.schedules import ParseException, crontab
 from django.db import IntegrityError, connection, transaction
 
+from feedback_app.rounds.leases import DATABASE_AWAY
 from feedback_app.rounds.models import Round, Schedule, ScheduleSlot
 from feedback_app.rounds.selectors import usable_judgments
 from feedback_app.rounds.services import RoundRefused, recipe_of, start_round
@@ -77,18 +78,32 @@ def start_due_rounds() -> list[Round]:
     started = []
     now = database_now()
     for schedule in Schedule.objects.filter(enabled=True, project__archived_at=None).select_related("project"):
-        slot = due_slot(schedule, now)
-        if slot is None or new_judgments(schedule) < schedule.minimum_judgments:
-            continue
         try:
-            with transaction.atomic():
-                taken = ScheduleSlot.objects.create(schedule=schedule, slot=slot)
-                taken.round = start_round(project=schedule.project)
-                taken.save(update_fields=["round"])
-        except IntegrityError:
-            continue  # another beat has started this one
-        except RoundRefused as refused:
-            logger.info("schedule project=%s slot=%s: %s", schedule.project.slug, slot, refused)
+            held = _start_if_due(schedule, now)
+        except DATABASE_AWAY:
+            raise
+        except Exception:  # a fault in one project's round must not keep every other from being started and rung for
+            logger.exception("schedule project=%s could not be looked at", schedule.project.slug)
             continue
-        started.append(taken.round)
+        started += [held] if held is not None else []
     return started
+
+
+def _start_if_due(schedule: Schedule, now: datetime) -> Round | None:
+    slot = due_slot(schedule, now)
+    # A slot that was taken stays due until the next one: asked first, for it is asked at every tick.
+    if slot is None or ScheduleSlot.objects.filter(schedule=schedule, slot=slot).exists():
+        return None
+    if new_judgments(schedule) < schedule.minimum_judgments:
+        return None
+    try:
+        with transaction.atomic():
+            taken = ScheduleSlot.objects.create(schedule=schedule, slot=slot)
+            taken.round = start_round(project=schedule.project)
+            taken.save(update_fields=["round"])
+    except IntegrityError:
+        return None  # another beat has started this one
+    except RoundRefused as refused:
+        logger.info("schedule project=%s slot=%s: %s", schedule.project.slug, slot, refused)
+        return None
+    return taken.round

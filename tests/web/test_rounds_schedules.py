@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.projects.models import Project
+from feedback_app.rounds.models import Recipe as StoredRecipe
 from feedback_app.rounds.models import Round, Schedule, ScheduleSlot
 from feedback_app.rounds.recipes import Recipe
 from feedback_app.rounds.schedules import due_slot, new_judgments, parse_cron, start_due_rounds
-from feedback_app.rounds.services import publish_recipe
+from feedback_app.rounds.services import RoundRefused, publish_recipe, recipe_of, start_round
 from tests.factories import make_judgment, make_project, make_task, make_user
 
 pytestmark = pytest.mark.django_db
@@ -59,6 +61,32 @@ def test_a_slot_that_is_due_while_a_round_runs_is_asked_again_when_it_is_over() 
     assert ScheduleSlot.objects.count() == 1
     end_rounds()
     assert len(start_due_rounds()) == 1
+
+
+def test_a_fault_in_one_projects_schedule_keeps_no_other_from_starting() -> None:
+    broken, well = judged_project(3), judged_project(3)
+    for project in (broken, well):
+        Schedule.objects.create(project=project, kind="judgments", every=3)
+    recipe_of(project=broken)
+    StoredRecipe.objects.filter(project=broken).update(config={})  # a KeyError where its judgments are asked for
+    assert [held.project for held in start_due_rounds()] == [well]
+
+
+def test_a_recipe_that_breaks_a_rule_of_today_refuses_the_round_in_words() -> None:
+    project = judged_project(3)
+    stored = recipe_of(project=project)
+    StoredRecipe.objects.filter(pk=stored.pk).update(config=stored.config | {"of_long_ago": 1})
+    with pytest.raises(RoundRefused, match=r"^of_long_ago: unknown key"):
+        start_round(project=project)
+
+
+def test_a_slot_that_is_taken_is_not_asked_for_again_at_each_tick() -> None:
+    schedule = Schedule.objects.create(project=judged_project(1), kind="interval", every=3600)
+    Schedule.objects.update(created_at=schedule.created_at - timedelta(seconds=3700))
+    assert len(start_due_rounds()) == 1
+    with CaptureQueriesContext(connection) as asked:
+        assert start_due_rounds() == []
+    assert not [query["sql"] for query in asked if query["sql"].startswith("INSERT") or "annotation_" in query["sql"]]
 
 
 def test_an_interval_has_one_slot_each_time_it_has_passed() -> None:

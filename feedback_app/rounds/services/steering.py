@@ -18,7 +18,7 @@ from feedback_app.rounds.announcing import announce_round
 from feedback_app.rounds.blind import blind_standing, waits_for_people
 from feedback_app.rounds.hosts import needs_of
 from feedback_app.rounds.models import Round, RoundStep
-from feedback_app.rounds.recipes import parse_recipe
+from feedback_app.rounds.recipes import RecipeError, parse_recipe
 from feedback_app.rounds.room import NoRoom, check_room
 from feedback_app.rounds.selectors import usable_judgments
 from feedback_app.rounds.services.recipes import recipe_of
@@ -39,7 +39,8 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
     that names a smallest number of judgments lets the round wait for them.
 
     Raises:
-        RoundRefused: one is active already, there is nothing to learn from, or the disk is too full.
+        RoundRefused: one is active already, there is nothing to learn from, the disk is too full, or the recipe cannot
+            be used any more.
     """
     recipe = recipe_of(project=project)
     config = dict(recipe.config)
@@ -49,10 +50,10 @@ def start_round(*, project: Project, created_by: User | None = None, simulated: 
     else:
         config = as_rehearsal(project=project, config=config)
     enough = _enough_judgments(project, config)
-    frozen = parse_recipe(config, by_operator=True)
     try:
+        frozen = parse_recipe(config, by_operator=True)
         check_room(project=project, recipe=frozen)
-    except NoRoom as error:
+    except (RecipeError, NoRoom) as error:  # a recipe of long ago may break a rule of today
         raise RoundRefused(str(error)) from error
     ensure_base_policy(project=project)
     needs = needs_of(project=project, recipe=frozen)
