@@ -1,6 +1,7 @@
 """How a project's rounds are made, checked once when the recipe is written and trusted from there on."""
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -213,6 +214,8 @@ def _plain(key: str, value: Any, kind: Any) -> Any:
     wanted = kinds[name]
     if not isinstance(value, wanted) or (name != "bool" and isinstance(value, bool)):
         raise RecipeError(f"{key}: {name} is needed, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):  # TOML has them, and JSON has not
+        raise RecipeError(f"{key}: a finite number is needed, not {value!r}")
     return float(cast(float, value)) if name == "float" else value
 
 
