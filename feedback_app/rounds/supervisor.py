@@ -82,6 +82,20 @@ class StepRun:
                 RoundStep.objects.filter(pk=self.step.pk).update(**news)
         except DATABASE_AWAY as error:
             self._bear(error)
+        else:
+            self.step.progress = self.step.progress if lines is None else lines
+
+    def report_whole(self, progress: Path, part: str) -> None:
+        """Put all that a trainer has written into the step's row once it is done.
+
+        The last lines may have gone unheard: the database was away for them, or the worker that watched died first.
+        """
+        lines = _Reader(progress, part, self.step).lines()
+        if lines is None or lines == self.step.progress:
+            return
+        with fenced(round_id=self.held.pk, fence=self.held.fence):
+            RoundStep.objects.filter(pk=self.step.pk).update(progress=lines)
+        self.step.progress = lines
 
     def _bear(self, error: Exception) -> None:
         """Go on without the database for as long as the lease would have lasted; then the trainer has to stop."""
@@ -120,17 +134,17 @@ def run_trainer(
 
 
 def _supervise(run: StepRun, command: Sequence[str], log: Path, progress: Path, part: str) -> int:
-    earlier = [line for line in run.step.progress if line.get("part", "") != part]
     with trainer(command, log) as process:
         logger.info("round=%s fence=%s step=%s pid=%s", run.held.pk, run.held.fence, run.step.name, process.pid)
-        return _watch(run, process, _Reader(progress, part, earlier))
+        return _watch(run, process, _Reader(progress, part, run.step))
 
 
 class _Reader:
-    """The whole lines of progress.jsonl, read on from where it was left."""
+    """The whole lines of progress.jsonl, behind those of the step's other part."""
 
-    def __init__(self, path: Path, part: str, earlier: list[dict[str, Any]]) -> None:
-        self.path, self.part, self.earlier = path, part, earlier
+    def __init__(self, path: Path, part: str, step: RoundStep) -> None:
+        self.path, self.part = path, part
+        self.earlier = [line for line in step.progress if line.get("part", "") != part]
         self.reported = -1
 
     def lines(self) -> list[dict[str, Any]] | None:
@@ -153,8 +167,6 @@ def _watch(run: StepRun, process: subprocess.Popen[bytes], reader: _Reader) -> i
             reported_at = time.monotonic()
             usage = gauge.read() if code is None else None
             lines = reader.lines()
-            if lines is not None:
-                run.step.progress = lines
             run.report(lines, usage)
         if code is not None:
             return code

@@ -116,11 +116,13 @@ def test_what_a_dead_worker_had_finished_is_found_though_its_row_does_not_say_so
     held = work(start(judged_project()))
     made = (django_settings.DATA_DIR / step(held, "ppo").directory / "manifest.json").read_bytes()
     RoundStep.objects.filter(round=held, name__in=["ppo", "evaluate", "gate", "push"]).update(
-        state="running", directory="", metrics={}
+        state="running", directory="", metrics={}, progress=[]
     )
     fall_silent(held)
     held = work(held)
     assert held.state == "succeeded"
+    # Nor does it say the trainer's last lines, which nobody was left to hear.
+    assert [line["update"] for line in step(held, "ppo").progress] == [1]
     assert step(held, "ppo").directory == f"rounds/{held.pk}/f1/ppo"
     assert (django_settings.DATA_DIR / step(held, "ppo").directory / "manifest.json").read_bytes() == made
 
@@ -268,6 +270,13 @@ def test_a_round_whose_database_goes_away_is_left_to_the_next_worker(monkeypatch
     assert (held.state, held.error) == ("running", "")
     fall_silent(held)
     assert work(held).state == "succeeded"
+
+
+def test_lines_that_the_database_was_away_for_are_told_at_the_trainers_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StepRun, "report", lambda *given: None)  # none of them was taken
+    held = work(start(judged_project()))
+    assert (held.state, held.error) == ("succeeded", "")
+    assert [line["part"] for line in step(held, "reward").progress] == ["reward", "judge"]
 
 
 def test_a_fault_of_ours_fails_the_round_and_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ def train_part(
         directory = find_complete(run.held, name, since=run.step.first_fence)
     if directory is None:
         directory = _train(run, stage, name, config, part)
+    run.report_whole(directory / "progress.jsonl", part)
     metrics: dict[str, Any] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
     return directory, metrics
 
