@@ -9,18 +9,15 @@ import logging
 from collections.abc import Callable
 
 import redis
-from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.loader import MigrationLoader
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from psycopg_pool import PoolTimeout
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from feedback_app.broker import ask_broker
 from feedback_app.operations.scrape import metrics
 
 logger = logging.getLogger(__name__)
-BROKER_TIMEOUT_S = 2.0
 OK = "ok"
 
 
@@ -62,20 +59,12 @@ def _migrations() -> str:
 
 
 def _broker() -> str:
-    # Asked once, without retries: whether it answers is what is to be known.
-    client = redis.Redis.from_url(
-        settings.REDIS_URL,
-        socket_timeout=BROKER_TIMEOUT_S,
-        socket_connect_timeout=BROKER_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
     try:
-        client.ping()
+        with ask_broker() as client:
+            client.ping()
     except redis.RedisError:
         logger.exception("the broker does not answer")
         return "does not answer"
-    finally:
-        client.close()
     return OK
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-import redis
 from django.conf import settings
 from django.db.models import Count, F, Max
 from django.db.models.functions import Now
@@ -11,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from feedback_app.annotation.models import Assignment, ExpiryTotal, SampleJob, Task
+from feedback_app.broker import queue_lengths
 from feedback_app.notifications.models import Delivery
 from feedback_app.operations.models import Worker
 from feedback_app.rounds.models import Round
@@ -18,7 +18,6 @@ from feedback_app.serving.models import Deployment, Endpoint, Push, Soak
 
 Family = GaugeMetricFamily | CounterMetricFamily
 QUEUES = (settings.CELERY_TASK_DEFAULT_QUEUE, *{r["queue"] for r in settings.CELERY_TASK_ROUTES.values()})
-BROKER_TIMEOUT_S = 2.0
 
 
 class DatabaseCollector(Collector):
@@ -140,10 +139,4 @@ def _workers() -> Iterator[Family]:
 
 def _queue_lengths() -> list[tuple[list[str], float]]:
     """Return how long each queue is; nothing where the broker does not answer, which /readyz says."""
-    client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=BROKER_TIMEOUT_S)
-    try:
-        return [([queue], float(client.llen(queue))) for queue in QUEUES]
-    except redis.RedisError:
-        return []
-    finally:
-        client.close()
+    return [([queue], float(length)) for queue, length in (queue_lengths(QUEUES) or {}).items()]

@@ -16,11 +16,11 @@ from typing import Any
 
 import psutil
 import psycopg
-import redis
 from celery import bootsteps
 from celery.worker import state
-from django.conf import settings
 from django.db import connections
+
+from feedback_app.broker import queue_lengths
 
 logger = logging.getLogger(__name__)
 EVERY_S = 10.0
@@ -192,10 +192,6 @@ def _beat(name: str, queues: Sequence[str], busy: int) -> bool:
 
 
 def _waiting(queues: Sequence[str]) -> int | None:
-    client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2.0, socket_connect_timeout=2.0)
-    try:
-        return sum(int(client.llen(queue)) for queue in queues)
-    except redis.RedisError:
-        return None  # Celery itself connects again; that it then takes messages is what is watched
-    finally:
-        client.close()
+    lengths = queue_lengths(queues)
+    # None where the broker is away: Celery itself connects again, and that it then takes messages is watched.
+    return None if lengths is None else sum(lengths.values())
