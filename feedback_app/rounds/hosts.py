@@ -72,11 +72,11 @@ def ask_torch() -> dict[str, Any]:
             [sys.executable, "-W", "ignore", "-c", ASK_TORCH], capture_output=True, text=True, timeout=ASK_TIMEOUT_S,
             check=True,
         )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
+        found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])  # libraries say things on the way in
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         words = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         logger.warning("torch does not say what it finds here: %s", words[-1] if words else error)
         return {"torch": "", "devices": []}
-    found: dict[str, Any] = json.loads(answer.stdout)
     return found
 
 

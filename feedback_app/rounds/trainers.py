@@ -42,18 +42,20 @@ def trainer(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
     """Hold a trainer for the time of the block: whatever ends the block ends all that it started."""
     reader, writer = os.pipe()
     try:
-        with log.open("ab") as out:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                pass_fds=[reader],
-                env=os.environ | {LIFELINE_VARIABLE: str(reader)},
-                preexec_fn=_give_way,
-            )
-        os.close(reader)
+        try:
+            with log.open("ab") as out:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                    pass_fds=[reader],
+                    env=os.environ | {LIFELINE_VARIABLE: str(reader)},
+                    preexec_fn=_give_way,
+                )
+        finally:
+            os.close(reader)
         try:
             yield process
         finally:

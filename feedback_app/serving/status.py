@@ -38,7 +38,7 @@ def ask_endpoint(deployment: Deployment) -> EndpointStatus:
             loaded = _loaded(client, endpoint)
     except httpx.HTTPError as error:
         return EndpointStatus(well=False, why=str(error) or type(error).__name__)
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         return EndpointStatus(well=False, why=f"its answer is not what such a server says ({error})")
     has_live = None if loaded is None else deployment.live.name in loaded
     return EndpointStatus(well=True, has_live=has_live, loaded=loaded, milliseconds=took)

@@ -101,6 +101,21 @@ def test_torch_is_asked_in_a_process_of_its_own() -> None:
     assert [device["kind"] for device in found["devices"] if device["kind"] not in ("cuda", "mps")] == []
 
 
+@pytest.mark.parametrize(
+    ("script", "version"),
+    [
+        ("print('a library says hello')", ""),
+        ("", ""),
+        ("""print('hello'); print('{"torch": "2.9", "devices": []}')""", "2.9"),
+    ],
+)
+def test_what_libraries_say_beside_the_answer_keeps_no_host_from_registering(
+    monkeypatch: pytest.MonkeyPatch, script: str, version: str
+) -> None:
+    monkeypatch.setattr(hosts, "ASK_TORCH", script)
+    assert ask_torch() == {"torch": version, "devices": []}
+
+
 def test_a_bell_is_rung_at_the_hosts_that_fit_and_another_host_does_not_claim(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

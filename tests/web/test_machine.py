@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from feedback_app.projects.models import Member
 from feedback_app.rounds.machine import Gauge, Gpu, read_gpus
 from feedback_app.rounds.models import RoundStep
+from feedback_app.rounds.trainers import trainer
 from tests.factories import make_project
 from tests.web.round_rows import browser_of, page, round_at
 
@@ -80,3 +82,10 @@ def test_the_rounds_page_says_what_its_trainer_takes() -> None:
     assert "Memory 3.0 GiB of 16.0 GiB, 4.0 GiB at its peak" in text
     assert "1.9 of 2 processors" in text
     assert "GPU 0 (NVIDIA L4): 6.0 GiB of 24.0 GiB, 87 % busy" in text
+
+
+def test_a_trainer_that_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> None:
+    open_before = psutil.Process().num_fds()
+    with pytest.raises(FileNotFoundError), trainer([str(tmp_path / "missing")], tmp_path / "log"):
+        pass
+    assert psutil.Process().num_fds() == open_before

@@ -324,7 +324,9 @@ def test_an_endpoint_says_itself_whether_it_has_the_live_version(
     assert "has lost loop-v0" in page(manager, "policies/endpoint/")
 
 
-@pytest.mark.parametrize(("health", "info"), [(503, {}), (200, {"model": "x"}), (200, ["no"])])
+@pytest.mark.parametrize(
+    ("health", "info"), [(503, {}), (200, {"model": "x"}), (200, ["no"]), (200, {"policies": ["x"]})]
+)
 def test_an_endpoint_that_is_ill_or_speaks_otherwise_is_said_to_be(
     project: Project, server: Callable[[int, Any], str], health: int, info: Any
 ) -> None:

@@ -218,6 +218,19 @@ def test_a_colour_that_does_not_come_up_leaves_the_old_version(
     assert live_of(project) == old
 
 
+def test_a_volume_that_cannot_be_written_refuses_the_push_in_words(
+    colours: tuple[Colours, PolicyVersion, PolicyVersion], project: Project, tmp_path: Path
+) -> None:
+    _pair, old, new = colours
+    endpoint = Endpoint.objects.get()
+    (tmp_path / "file").touch()
+    endpoint.settings["green"]["current_file"] = str(tmp_path / "file" / "current")
+    endpoint.save()
+    with pytest.raises(PushRefused, match=r"^stage: endpoint tgi: .*file/current: "):
+        push_policy(policy=new)
+    assert live_of(project) == old
+
+
 def test_a_colour_that_names_the_new_version_and_answers_with_the_old_is_found_out(
     colours: tuple[Colours, PolicyVersion, PolicyVersion], project: Project
 ) -> None:

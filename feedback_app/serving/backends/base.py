@@ -211,7 +211,7 @@ class Backend(ABC):
             )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            gone = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
+            gone = isinstance(error, httpx.NetworkError | httpx.ConnectTimeout | httpx.RemoteProtocolError)
             raise BackendError(f"endpoint {self.endpoint.name}: {method} {path}: {reason}", away=gone) from error
         if answer.is_error:
             raise BackendError(

@@ -56,9 +56,9 @@ class TGIBackend(Backend):
             return
         colour = self._idle_colour()
         current = Path(self._colours()[colour]["current_file"])
-        current.parent.mkdir(parents=True, exist_ok=True)
         fresh = current.with_name(f"{current.name}.new")
         try:
+            current.parent.mkdir(parents=True, exist_ok=True)
             fresh.write_text(wanted)
             fresh.replace(current)
         except OSError as error:
