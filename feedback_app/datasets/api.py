@@ -25,7 +25,7 @@ from feedback_app.datasets.exporting.options import OptionsError, parse_options,
 from feedback_app.datasets.exporting.rows import Export, prepare_export
 from feedback_app.datasets.exporting.writing import FILE_TYPES, write_pieces
 from feedback_app.datasets.formats.imports import IMPORT_FORMATS
-from feedback_app.datasets.models import DatasetVersion, ImportJob
+from feedback_app.datasets.models import DatasetVersion, ImportJob, VersionJob
 from feedback_app.datasets.schemas import (
     EXPORT_PARAMETERS,
     DatasetRequestShape,
@@ -34,8 +34,9 @@ from feedback_app.datasets.schemas import (
     ImportShape,
     ReportShape,
     RowsShape,
+    VersionJobShape,
 )
-from feedback_app.datasets.tasks import ring_import
+from feedback_app.datasets.tasks import ring_import, ring_version
 from feedback_app.projects.models import Member, Project
 from feedback_app.projects.permissions import get_project_for, require_role
 
@@ -215,25 +216,34 @@ def _download(pieces: Iterator[bytes], name: str, content_type: str) -> Streamin
 
 
 class DatasetVersionsView(DatasetsView):
-    @extend_schema(operation_id="datasets_create", request=DatasetRequestShape, responses={201: DatasetShape})
+    @extend_schema(
+        operation_id="datasets_create", request=DatasetRequestShape, responses={201: DatasetShape, 202: VersionJobShape}
+    )
     def post(self, request: Request, slug: str) -> Response:
-        """Freeze a dataset version: every split in a file of its own, hashed, with a manifest."""
+        """Freeze a dataset version: every split in a file of its own, hashed, with a manifest.
+
+        The answer comes when it is made: a minute or more for a million judgments. With wait false it comes at once,
+        with the job by which a worker makes it.
+        """
         project = manager_project(request, slug)
         data = request.data
         if not isinstance(data, Mapping):
             raise ValidationError({"non_field_errors": [_("a JSON object is needed")]})
-        if unknown := [str(name) for name in data if name not in ("format", "options", "file")]:
+        if unknown := [str(name) for name in data if name not in ("format", "options", "file", "wait")]:
             raise ValidationError({name: [_("unknown field")] for name in unknown})
         options = data.get("options") or {}
         if not isinstance(options, Mapping):
             raise ValidationError({"options": [_("an object is needed")]})
-        version = services.create_dataset_version(
-            project=project,
-            format=str(data.get("format") or "preference"),
-            options=options,
-            file_type=str(data.get("file") or "jsonl"),
-            created_by=caller(request),
-        )
+        asked: dict[str, Any] = {
+            "format": str(data.get("format") or "preference"),
+            "options": options,
+            "file_type": str(data.get("file") or "jsonl"),
+        }
+        if not read_flag("wait", data.get("wait", True)):
+            job = services.request_version(project=project, requested_by=caller(request), **asked)
+            ring_version(job.pk)
+            return Response(selectors.version_job_as_json(job=job), status=202)
+        version = services.create_dataset_version(project=project, created_by=caller(request), **asked)
         return Response(selectors.dataset_as_json(version=version), status=201)
 
     @extend_schema(operation_id="datasets_list", responses={200: DatasetShape(many=True)})
@@ -242,6 +252,15 @@ class DatasetVersionsView(DatasetsView):
         project = manager_project(request, slug)
         versions = selectors.datasets_of(project=project)
         return Response([selectors.dataset_as_json(version=version) for version in versions])
+
+
+class VersionJobView(DatasetsView):
+    @extend_schema(operation_id="dataset_jobs_show", responses={200: VersionJobShape})
+    def get(self, request: Request, version_job_id: UUID) -> Response:
+        """A dataset version on its way: how far it is, and the version once it is made."""
+        job = get_object_or_404(VersionJob.objects.select_related("project"), pk=version_job_id)
+        require_role(request.user, job.project, Member.Role.MANAGER)
+        return Response(selectors.version_job_as_json(job=job))
 
 
 def _managed_dataset(request: Request, dataset_id: UUID) -> DatasetVersion:

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from feedback_app.datasets.browsing import ExampleFilter
 from feedback_app.datasets.exporting.options import ExportOptions, OptionsError, parse_options
 from feedback_app.datasets.exporting.rows import attribute_bounds
-from feedback_app.datasets.services.versions import VERSION_FILE_TYPES
+from feedback_app.datasets.services.asking import VERSION_FILE_TYPES
 from feedback_app.projects.models import Project
 from feedback_app.projects.protocols import parse_protocol
 

@@ -58,6 +58,24 @@ class DatasetRequestShape(serializers.Serializer[dict[str, object]]):
     format = serializers.ChoiceField(list(EXPORT_FORMATS), required=False)
     options = serializers.JSONField(required=False, help_text="the export's parameters, as an object")
     file = serializers.ChoiceField(["jsonl", "parquet"], required=False)
+    wait = serializers.BooleanField(required=False, help_text="false: a worker makes it, and the answer is its job")
+
+
+class VersionJobShape(serializers.Serializer[dict[str, object]]):
+    """A dataset version on its way."""
+
+    id = serializers.UUIDField()
+    project = serializers.CharField()
+    format = serializers.CharField()
+    file = serializers.CharField()
+    options = serializers.JSONField()
+    state = serializers.ChoiceField(["queued", "running", "done", "failed"])
+    tasks_written = serializers.IntegerField()
+    tasks_judged = serializers.IntegerField(help_text="of the project: filters may leave fewer to be written")
+    error = serializers.CharField(allow_blank=True)
+    dataset = serializers.UUIDField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
 
 
 class DatasetShape(serializers.Serializer[dict[str, object]]):

@@ -4,20 +4,23 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Count, Q, QuerySet
+from django.utils import timezone
 
 from feedback_app.annotation.models import Judgment
 from feedback_app.datasets.csv_cells import write_cell
 from feedback_app.datasets.exporting.options import SPLITS
-from feedback_app.datasets.models import DatasetVersion, DuplicateReport, Erasure, ImportJob, RefusedRow
+from feedback_app.datasets.models import DatasetVersion, DuplicateReport, Erasure, ImportJob, RefusedRow, VersionJob
 from feedback_app.datasets.services.erasing import ErasureOutcome
 from feedback_app.projects.models import Project
 from feedback_app.serving.models import PolicyVersion
 
 FIRST_REFUSED = 10
 PIECE = 1000
+FAILED_SHOWN = timedelta(days=1)
 
 
 def imports_of(*, project: Project) -> QuerySet[ImportJob]:
@@ -88,6 +91,32 @@ def report_as_csv(*, job: ImportJob) -> Iterator[bytes]:
 def datasets_of(*, project: Project) -> QuerySet[DatasetVersion]:
     """Return a project's dataset versions, newest first."""
     return DatasetVersion.objects.filter(project=project).select_related("created_by")
+
+
+def versions_under_way(*, project: Project) -> QuerySet[VersionJob]:
+    """Return the versions that were asked for and are not there, newest first; those that failed for a day."""
+    lately = Q(finished_at__gte=timezone.now() - FAILED_SHOWN)
+    waiting = Q(state__in=[VersionJob.State.QUEUED, VersionJob.State.RUNNING])
+    jobs = VersionJob.objects.filter(waiting | lately & Q(state=VersionJob.State.FAILED), project=project)
+    return jobs.select_related("requested_by")
+
+
+def version_job_as_json(*, job: VersionJob) -> dict[str, Any]:
+    """Return a version on its way as the API shows it."""
+    return {
+        "id": str(job.pk),
+        "project": job.project.slug,
+        "format": job.format,
+        "file": job.file_type,
+        "options": job.options,
+        "state": job.state,
+        "tasks_written": job.tasks_written,
+        "tasks_judged": job.tasks_judged,
+        "error": job.error,
+        "dataset": str(job.version_id) if job.version_id else None,
+        "created_at": job.created_at.isoformat(),
+        "finished_at": job.finished_at.isoformat() if job.finished_at else None,
+    }
 
 
 def parts_of(*, version: DatasetVersion) -> list[dict[str, Any]]:

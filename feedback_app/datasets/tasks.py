@@ -1,7 +1,8 @@
-"""The bells of imports; the rows wait in the database whether or not anybody rings."""
+"""The bells of imports and versions; the rows wait in the database whether or not anybody rings."""
 
 import logging
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from celery import shared_task
@@ -14,7 +15,10 @@ from feedback_app.datasets.services import (
     mark_versions_of_voided,
     measure_duplicates,
     run_import,
+    run_version_job,
+    sweep_abandoned,
     waiting_imports,
+    waiting_versions,
 )
 from feedback_app.projects.models import Project
 
@@ -32,16 +36,25 @@ def run_import_job(job_id: str) -> None:
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def ring_waiting_imports() -> None:
-    """Ring again for every job whose bell was lost or whose worker is gone."""
+    """Ring again for every import and version whose bell was lost or whose worker is gone."""
     for job_id in waiting_imports():
         run_import_job.delay(str(job_id))
+    for job_id in waiting_versions():
+        make_version.delay(str(job_id))
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
+def make_version(job_id: str) -> None:
+    """Make a dataset version that was asked for, unless a worker does already."""
+    run_version_job(job_id=UUID(job_id))
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
 def mark_dataset_versions() -> None:
-    """Mark the versions that hold judgments voided since; sweep the drafts that nobody came back to."""
+    """Mark the versions that hold judgments voided since; sweep what nobody came back to, or nobody will."""
     mark_versions_of_voided()
     forget_drafts()
+    sweep_abandoned()
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
@@ -58,11 +71,16 @@ def measure_duplicates_of(project_id: int) -> None:
 
 def ring_import(job_id: UUID) -> None:
     """Wake a worker for a job once it is stored; without a broker it waits for ring_waiting_imports."""
-    transaction.on_commit(partial(_ring, str(job_id)))
+    transaction.on_commit(partial(_ring, run_import_job, str(job_id)))
 
 
-def _ring(job_id: str) -> None:
+def ring_version(job_id: UUID) -> None:
+    """Wake a worker for a version once it is asked for, as ring_import does."""
+    transaction.on_commit(partial(_ring, make_version, str(job_id)))
+
+
+def _ring(bell: Any, job_id: str) -> None:
     try:
-        run_import_job.delay(job_id)
+        bell.delay(job_id)
     except OperationalError as error:
-        logger.warning("import %s waits: the broker does not answer (%s)", job_id, error)
+        logger.warning("job %s waits: the broker does not answer (%s)", job_id, error)

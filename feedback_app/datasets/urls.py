@@ -8,6 +8,7 @@ app_name = "datasets"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("p/<slug:slug>/data/", versions.data, name="data"),
     path("p/<slug:slug>/data/export/", versions.export, name="export"),
+    path("p/<slug:slug>/data/versions/jobs/<uuid:version_job_id>/", versions.making, name="version_job"),
     path("p/<slug:slug>/data/versions/<int:number>/", versions.version, name="version"),
     path("p/<slug:slug>/data/browse/", browse.browse, name="browse"),
     path("p/<slug:slug>/data/figures/", browse.figures, name="figures"),

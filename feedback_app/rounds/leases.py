@@ -14,8 +14,8 @@ from django.db.models.functions import Coalesce, Now
 
 from feedback_app.annotation import sampling
 from feedback_app.annotation.models import SampleJob
-from feedback_app.datasets.models import ImportJob
-from feedback_app.datasets.services import imports
+from feedback_app.datasets.models import ImportJob, VersionJob
+from feedback_app.datasets.services import imports, version_jobs
 from feedback_app.leases import claim, cut
 from feedback_app.rounds.models import Round, Simulation, Trial
 
@@ -27,8 +27,9 @@ LEASE = timedelta(seconds=15)
 RENEW_EVERY_S = 3.0
 # A simulation's: renewed between two slices of its judgments, which take seconds where nothing else runs.
 SIMULATION_LEASE = timedelta(minutes=2)
-LONGEST: dict[type[Round | Trial | Simulation | SampleJob | ImportJob], timedelta] = {
+LONGEST: dict[type[Round | Trial | Simulation | SampleJob | ImportJob | VersionJob], timedelta] = {
     Round: LEASE, Trial: LEASE, Simulation: SIMULATION_LEASE, SampleJob: sampling.LEASE, ImportJob: imports.LEASE,
+    VersionJob: version_jobs.LEASE,
 }  # fmt: skip
 # The database does not answer: it restarts, or the way to it is cut. Nothing is wrong with the round.
 DATABASE_AWAY = (OperationalError, InterfaceError)

@@ -15,7 +15,7 @@ from feedback_app.accounts.models import User
 from feedback_app.accounts.services import create_user
 from feedback_app.annotation.models import Judgment, SampleJob
 from feedback_app.annotation.services import create_prompts
-from feedback_app.datasets.services import create_dataset_version
+from feedback_app.datasets.services import create_dataset_version, request_version
 from feedback_app.projects.models import Member, Project
 from feedback_app.projects.permissions import RANK
 from feedback_app.urls import api_v1
@@ -45,6 +45,7 @@ LEAST = {
     ("get", "projects/<slug:slug>/export/"): MANAGER,
     ("get", "projects/<slug:slug>/datasets/"): MANAGER,
     ("post", "projects/<slug:slug>/datasets/"): MANAGER,
+    ("get", "datasets/jobs/<uuid:version_job_id>/"): MANAGER,
     ("get", "datasets/<uuid:dataset_id>/"): MANAGER,
     ("get", "datasets/<uuid:dataset_id>/diff/"): MANAGER,
     ("get", "datasets/<uuid:dataset_id>/download/"): MANAGER,
@@ -131,6 +132,7 @@ def values(project: Project) -> dict[str, str]:
         "<uuid:round_id>": str(held.pk),
         "<uuid:policy_id>": str(policy_of(held, 1).pk),
         "<uuid:dataset_id>": str(create_dataset_version(project=project, format="judgments").pk),
+        "<uuid:version_job_id>": str(request_version(project=project, format="ranked").pk),
         "imports": str(job.pk),
         "samples": str(sampling.pk),
     }

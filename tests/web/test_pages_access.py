@@ -15,7 +15,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import create_user
-from feedback_app.datasets.services import create_dataset_version
+from feedback_app.datasets.services import create_dataset_version, request_version
 from feedback_app.projects.invitations import create_invitation, token_of
 from feedback_app.projects.models import Member, Project
 from feedback_app.projects.pages import ROOMS
@@ -46,6 +46,7 @@ LEAST = {
     "quality/": REVIEWER, "quality/fitted/": REVIEWER, "quality/void/": MANAGER,
     "data/": REVIEWER, "data/versions/<int:number>/": REVIEWER, "data/export/": MANAGER,
     "data/browse/": REVIEWER, "data/figures/": REVIEWER, "data/figures/duplicates/": MANAGER, "data/erase/": MANAGER,
+    "data/versions/jobs/<uuid:version_job_id>/": MANAGER,
     "data/import/": MANAGER, "data/import/<uuid:job_id>/": MANAGER, "data/import/<uuid:job_id>/act/": MANAGER,
     "settings/": MANAGER, "settings/protocol/": MANAGER, "settings/protocol/preview/": MANAGER,
     "settings/guidelines/": MANAGER, "settings/guidelines/preview/": MANAGER, "settings/people/": MANAGER,
@@ -99,6 +100,7 @@ def values(project: Project) -> dict[str, str]:
         "<uuid:task_id>": str(task.pk),
         "<uuid:judgment_id>": str(judgment.pk),
         "<uuid:job_id>": str(job.pk),
+        "<uuid:version_job_id>": str(request_version(project=project, format="ranked").pk),
         "<uuid:invitation_id>": str(invitation.pk),
         "<str:token>": token_of(invitation),
         "<int:member_id>": str(Member.objects.filter(project=project).values_list("pk", flat=True)[0]),

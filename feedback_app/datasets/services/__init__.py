@@ -12,6 +12,12 @@ from feedback_app.datasets.services.erasing import ErasureOutcome, erase_from_pr
 from feedback_app.datasets.services.imports import claim_import, rows_as_file, run_import, start_import, waiting_imports
 from feedback_app.datasets.services.marking import mark_if_holding, mark_versions_of_voided
 from feedback_app.datasets.services.searching import index_examples, measure_duplicates
+from feedback_app.datasets.services.version_jobs import (
+    request_version,
+    run_version_job,
+    sweep_abandoned,
+    waiting_versions,
+)
 from feedback_app.datasets.services.versions import (
     as_zip,
     create_dataset_version,
@@ -38,11 +44,15 @@ __all__ = [
     "measure_duplicates",
     "preview_import",
     "queue_draft",
+    "request_version",
     "rows_as_file",
     "run_import",
+    "run_version_job",
     "set_draft_format",
     "split_files",
     "start_import",
+    "sweep_abandoned",
     "verify_dataset",
     "waiting_imports",
+    "waiting_versions",
 ]

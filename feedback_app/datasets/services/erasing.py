@@ -21,7 +21,7 @@ from feedback_app.accounts.services import record_audit
 from feedback_app.annotation.models import Prompt
 from feedback_app.annotation.services.erasing import Erased, annotators_called, erase_annotators, erase_prompt
 from feedback_app.datasets.loading import LOCK_SPACE, subject_of_annotator
-from feedback_app.datasets.models import DatasetVersion, DuplicateReport, Erasure, RefusedRow
+from feedback_app.datasets.models import DatasetVersion, DuplicateReport, Erasure, RefusedRow, VersionJob
 from feedback_app.datasets.services.held import count_held
 from feedback_app.datasets.services.versions import create_dataset_version, folder_of, lock_versions
 from feedback_app.notifications.services import forget_person
@@ -108,6 +108,7 @@ def _forget_mentions(project: Project, annotator: str) -> None:
     """Take out what repeats it elsewhere: reasons and events that name the annotator, texts among the duplicates."""
     DuplicateReport.objects.filter(project=project).delete()
     if annotator:
+        VersionJob.objects.filter(project=project, options__annotators__contains=annotator).delete()
         forget_person(project=project, name=annotator)
         named = RefusedRow.objects.filter(job__project=project, reason__contains=repr(annotator))
         named.update(reason=Replace("reason", Value(repr(annotator)), Value("(erased)")))

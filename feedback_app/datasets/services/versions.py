@@ -5,10 +5,8 @@ import json
 import os
 import shutil
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from importlib.metadata import version as package_version
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -23,20 +21,33 @@ from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
-from feedback_app.datasets.exporting.options import SPLITS, ExportOptions, OptionsError, parse_options
+from feedback_app.datasets.exporting.options import ExportOptions, OptionsError
 from feedback_app.datasets.exporting.rows import Export, prepare_export
-from feedback_app.datasets.exporting.source import ExportTask, agreed_of
 from feedback_app.datasets.exporting.writing import Drain, write_pieces
 from feedback_app.datasets.loading import subject_of_annotator
 from feedback_app.datasets.models import DatasetVersion, Erasure
+from feedback_app.datasets.services.asking import Asked, read_request
 from feedback_app.datasets.services.cards import CARD, write_card
 from feedback_app.datasets.services.held import HELD_JUDGMENTS, count_held, voided_since
+from feedback_app.datasets.services.manifests import Tally, manifest_of
 from feedback_app.projects.models import Project
 
-VERSION_FILE_TYPES = ("jsonl", "parquet")
 MANIFEST = "manifest.json"
 # So often a version is made anew because what it read was voided meanwhile; then it is stored, and will be marked.
 MADE_ANEW = 2
+
+
+class Watcher:
+    """Who follows how a version is made; what one of these raises has the version thrown away."""
+
+    def began(self) -> None:
+        """Its rows are read, for the first time or anew."""
+
+    def wrote(self, tasks: int) -> None:
+        """So many more tasks are written."""
+
+    def stored(self, version: DatasetVersion) -> None:
+        """It is in the database, by a transaction that this may write in too."""
 
 
 def create_dataset_version(
@@ -46,6 +57,7 @@ def create_dataset_version(
     options: ExportOptions | Mapping[str, Any] | None = None,
     file_type: str = "jsonl",
     created_by: User | None = None,
+    watcher: Watcher | None = None,
 ) -> DatasetVersion:
     """Freeze what the project's judgments make at this moment, each split in a file of its own.
 
@@ -55,17 +67,15 @@ def create_dataset_version(
     Raises:
         ValidationError: names the option that is unknown, or says that there is nothing to export.
     """
-    if file_type not in VERSION_FILE_TYPES:
-        raise ValidationError({"file": [_("one of %(names)s") % {"names": ", ".join(VERSION_FILE_TYPES)}]})
+    asked = read_request(format=format, options=options, file_type=file_type)
     try:
-        chosen = options if isinstance(options, ExportOptions) else parse_options(options or {})
         for attempt in count():
             try:
-                return _make(project, format, chosen, file_type, created_by, take_voided=attempt >= MADE_ANEW)
+                return _make(project, asked, created_by, watcher or Watcher(), take_voided=attempt >= MADE_ANEW)
             except _VoidedMeanwhile:
                 continue
             except _ErasedMeanwhile as meanwhile:
-                if meanwhile.subjects & {subject_of_annotator(name) for name in chosen.annotators}:
+                if meanwhile.subjects & {subject_of_annotator(name) for name in asked.options.annotators}:
                     raise ValidationError({"annotators": [_("one of them was erased from the project")]}) from None
     except OptionsError as error:
         raise ValidationError({error.field_name: [error.reason]}) from error
@@ -84,29 +94,24 @@ class _ErasedMeanwhile(Exception):
 
 
 def _make(
-    project: Project,
-    format: str,
-    options: ExportOptions,
-    file_type: str,
-    created_by: User | None,
-    *,
-    take_voided: bool,
+    project: Project, asked: Asked, created_by: User | None, watcher: Watcher, *, take_voided: bool
 ) -> DatasetVersion:
     """Write a version's files in a folder that nobody sees, and store it.
 
     Raises _ErasedMeanwhile, OptionsError, and _VoidedMeanwhile unless take_voided.
     """
-    began = timezone.now()
+    began, options = timezone.now(), asked.options
+    watcher.began()
     erased = _erased_subjects(project)  # before anything else is read, so that none is missed
-    export = prepare_export(project=project, format=format, options=options, split=options.split or "all")
+    export = prepare_export(project=project, format=asked.format, options=options, split=options.split or "all")
     draft = Path(settings.DATA_DIR) / "datasets" / f".{uuid.uuid4()}"
     draft.mkdir(parents=True)
     try:
-        tally = _write_files(export, draft, file_type)
+        tally = _write_files(export, draft, asked.file_type, watcher)
         if not tally.rows:
             raise ValidationError({"options": [_("no judgment makes a row of this format by these options")]})
         files = {path.name: file_sha256(path) for path in sorted(draft.iterdir())}
-        manifest = _manifest(export, format, file_type, tally, files)
+        manifest = manifest_of(export, asked, tally, files)
         with transaction.atomic():
             # Two versions at once get two numbers; and an erasure marks this one, or is seen here.
             lock_versions(project)
@@ -114,7 +119,10 @@ def _make(
                 raise _ErasedMeanwhile({subject for _pk, subject in since})
             if not take_voided and count_held(draft, voided_since(project=project, moment=began)):
                 raise _VoidedMeanwhile
-            return _seal(project, draft, manifest, created_by)
+            version = _store(project, manifest, created_by)
+            watcher.stored(version)
+            _seal(draft, version)
+        return version
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -123,49 +131,14 @@ def _erased_subjects(project: Project) -> dict[int, str]:
     return dict(Erasure.objects.filter(project=project).values_list("pk", "subject_sha256"))
 
 
-class _Tally:
-    """Counts what passes by, for the manifest."""
-
-    def __init__(self) -> None:
-        self.rows: Counter[str] = Counter()
-        self.prompts: Counter[str] = Counter()
-        self.tasks = 0
-        self.judgments = 0
-        self.simulated = 0
-        self.annotators: set[str] = set()
-        self.policies: Counter[str] = Counter()
-        self.protocols: set[int] = set()
-        self.guidelines: set[int] = set()
-        self.languages: Counter[str] = Counter()
-        self.agreed = 0
-        self.compared = 0
-
-    def add(self, tasks: list[ExportTask]) -> None:
-        """Count the tasks of one prompt."""
-        self.prompts[tasks[0].split] += 1
-        self.languages[tasks[0].language] += 1
-        for task in tasks:
-            self.tasks += 1
-            same, compared = agreed_of(task)
-            self.agreed += same
-            self.compared += compared
-            self.policies.update({response.answered_by or "unknown" for response in task.responses})
-            for judgment in task.judgments:
-                self.judgments += 1
-                self.simulated += judgment.simulated
-                self.annotators.add(judgment.annotator)
-                self.protocols.add(judgment.protocol)
-                if judgment.guidelines is not None:
-                    self.guidelines.add(judgment.guidelines)
-
-
-def _write_files(export: Export, folder: Path, file_type: str) -> _Tally:
+def _write_files(export: Export, folder: Path, file_type: str, watcher: Watcher) -> Tally:
     """Write a file for each split that has rows; one pass over the database feeds them all."""
-    tally = _Tally()
+    tally = Tally()
     with ExitStack() as stack:
         held = stack.enter_context((folder / HELD_JUDGMENTS).open("wb"))
         plain: dict[str, IO[str]] = {}
         for tasks in export.prompts():
+            watcher.wrote(len(tasks))
             split, some = tasks[0].split, False
             for line in export.lines_of(tasks):
                 if split not in plain:
@@ -188,35 +161,8 @@ def _write_files(export: Export, folder: Path, file_type: str) -> _Tally:
     return tally
 
 
-def _manifest(export: Export, format: str, file_type: str, tally: _Tally, files: dict[str, str]) -> dict[str, Any]:
-    return {
-        "project": export.project.slug,
-        "format": format,
-        "file_type": file_type,
-        "options": export.rules.options.as_json(),
-        "files": files,
-        "rows": {split: tally.rows[split] for split in SPLITS if tally.rows[split]},
-        "prompts": {split: tally.prompts[split] for split in SPLITS if tally.prompts[split]},
-        "tasks": tally.tasks,
-        "judgments": tally.judgments,
-        "simulated_judgments": tally.simulated,
-        "annotators": len(tally.annotators),
-        "policies": dict(sorted(tally.policies.items())),
-        "protocol_versions": sorted(tally.protocols),
-        "guidelines_versions": sorted(tally.guidelines),
-        "languages": {name: count for name, count in sorted(tally.languages.items()) if name},
-        # Of two annotators' verdicts on two responses, how many say the same.
-        "agreement": {
-            "compared": tally.compared,
-            "share": round(tally.agreed / tally.compared, 6) if tally.compared else None,
-        },
-        "newest_policy": export.rules.newest_policy,
-        "code_version": package_version("rlhf-loop"),
-    }
-
-
-def _seal(project: Project, draft: Path, manifest: dict[str, Any], created_by: User | None) -> DatasetVersion:
-    """Number the version and give its folder the place that nothing else will ever have; versions are locked."""
+def _store(project: Project, manifest: dict[str, Any], created_by: User | None) -> DatasetVersion:
+    """Number the version and write its row; versions are locked."""
     digest = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
     newest = DatasetVersion.objects.filter(project=project).aggregate(newest=Max("number"))["newest"]
     version = DatasetVersion(
@@ -234,12 +180,16 @@ def _seal(project: Project, draft: Path, manifest: dict[str, Any], created_by: U
         actor=created_by, action="dataset.create", subject=str(version), project_slug=project.slug,
         detail={"dataset": str(version.pk), "rows": manifest["rows"]},
     )  # fmt: skip
+    return version
+
+
+def _seal(draft: Path, version: DatasetVersion) -> None:
+    """Complete the version's folder and give it the place that nothing else will ever have."""
     (draft / CARD).write_text(write_card(version.manifest), encoding="utf-8")
     (draft / MANIFEST).write_text(json.dumps(version.manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     for path in draft.iterdir():
         _settle(path)
     draft.rename(folder_of(version))
-    return version
 
 
 def lock_versions(project: Project) -> None:

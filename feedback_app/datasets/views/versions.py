@@ -3,21 +3,21 @@
 from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
-from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
 from feedback_app.datasets import selectors, services
 from feedback_app.datasets.differences import diff_versions
 from feedback_app.datasets.exporting.rows import prepare_export
 from feedback_app.datasets.forms import Do, ExportForm
-from feedback_app.datasets.models import DatasetVersion
+from feedback_app.datasets.models import DatasetVersion, VersionJob
 from feedback_app.datasets.services.cards import write_card
+from feedback_app.datasets.tasks import ring_version
 from feedback_app.projects.forms import add_errors
 from feedback_app.projects.markdown import render_markdown
 from feedback_app.projects.models import Member
@@ -61,18 +61,33 @@ def _freeze(request: ProjectRequest, form: ExportForm) -> HttpResponse:
     if not form.clean_for_version():
         return _data_page(request, form, status=422)
     try:
-        version = services.create_dataset_version(
+        job = services.request_version(
             project=request.project,
             format=form.cleaned_data["format"],
             options=form.cleaned_data["options"],
             file_type=form.cleaned_data["file"],
-            created_by=request.user,
+            requested_by=request.user,
         )
     except ValidationError as error:
         add_errors(form, error)
         return _data_page(request, form, status=422)
-    messages.success(request, _("Dataset version %(number)d is made.") % {"number": version.number})
-    return redirect("datasets:version", request.project.slug, version.number)
+    ring_version(job.pk)
+    return redirect("datasets:version_job", request.project.slug, job.pk)
+
+
+@require_safe
+@project_page(Member.Role.MANAGER)
+def making(request: ProjectRequest, version_job_id: UUID) -> HttpResponse:
+    """A version on its way, and on to its page once it is made; the progress alone when htmx asks."""
+    job = get_object_or_404(VersionJob.objects.select_related("version"), pk=version_job_id, project=request.project)
+    if job.version is not None and not request.htmx:
+        return redirect("datasets:version", request.project.slug, job.version.number)
+    running = job.state in (VersionJob.State.QUEUED, VersionJob.State.RUNNING)
+    template = "datasets/_version_job.html" if request.htmx else "datasets/version_job.html"
+    response = render(request, template, {"job": job, "running": running})
+    if request.htmx and not running:
+        response["HX-Refresh"] = "true"  # to the version's page, or to what went wrong
+    return response
 
 
 def _data_page(
@@ -87,6 +102,7 @@ def _data_page(
             {"version": version, "parts": selectors.parts_of(version=version)}
             for version in selectors.datasets_of(project=project).prefetch_related("rounds")
         ],
+        "under_way": selectors.versions_under_way(project=project),
         "imports": selectors.imports_of(project=project)[:RECENT_IMPORTS],
         "held": selectors.judgments_held(project=project),
     }
