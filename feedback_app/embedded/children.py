@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LONGEST_LOG_BYTES:
             self.log.replace(self.log.with_suffix(".old.log"))
+        supervisor = os.getpid()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -51,16 +52,18 @@ class Child:
                 start_new_session=True,
                 env=os.environ | self.environment,
                 cwd=self.directory,
-                preexec_fn=self._in_child,
+                preexec_fn=lambda: self._in_child(supervisor),
             )
         self.started_at = time.monotonic()
 
-    def _in_child(self) -> None:
+    def _in_child(self, supervisor: int) -> None:
         if self.niceness:
             os.nice(self.niceness)
         # Should the supervisor be killed outright, the kernel ends its children (Linux; elsewhere the next start does).
         with contextlib.suppress(OSError, AttributeError):
             LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != supervisor:  # it was killed before we asked to be told
+            os._exit(1)
 
     def watch(self, say: Callable[[str], None]) -> None:
         """Start what is due; notice a fall and set the next start, each fall in a row waited for twice as long."""
@@ -98,24 +101,44 @@ def write_running(path: Path, children: Sequence[Child]) -> None:
 
 
 def end_leftovers(path: Path, grace: float = STOP_GRACE_S) -> int:
-    """End the noted processes that still run, each with all it started; a number used anew is not one of them."""
+    """End the noted processes that still run, each with all it started; a number used anew is not one of them.
+
+    One that has ended itself may have left its own behind, which hold its port: they go too.
+    """
     try:
         noted = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return 0
-    left = []
+    ours, left = set(), []
     for pid, created in noted:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        try:
             process = psutil.Process(pid)
-            if abs(process.create_time() - created) < 1:
-                left.append(process)
-                process.terminate()
+            if abs(process.create_time() - created) >= 1:
+                continue
+            left.append(process)
+            process.terminate()
+        except psutil.NoSuchProcess:
+            pass  # the number cannot be used anew while its group has members
+        ours.add(pid)
+    orphaned = {os.getpgid(member.pid) for member in _members_of(ours)} - {process.pid for process in left}
     psutil.wait_procs(left, timeout=grace)
-    for process in left:
+    members = _members_of(ours)
+    for group in ours:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(group, signal.SIGKILL)
+    psutil.wait_procs(members, timeout=grace)
     path.unlink(missing_ok=True)
-    return len(left)
+    return len(left) + len(orphaned)
+
+
+def _members_of(groups: Container[int]) -> list[psutil.Process]:
+    """Return the living processes of the groups."""
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) in groups and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+    return members
 
 
 def describe_exit(code: int) -> str:

@@ -177,3 +177,19 @@ def test_a_long_log_is_put_aside_at_the_next_start(tmp_path: Path, monkeypatch: 
     child.process.wait()
     assert log.read_text() == "fresh\n"
     assert (tmp_path / "one.old.log").read_text() == "x" * 11
+
+
+def test_the_next_start_ends_what_a_process_that_has_ended_itself_has_left(tmp_path: Path) -> None:
+    # As a web server's parent does that is told to end while it starts its workers: they held the port.
+    log, noted = tmp_path / "family.log", tmp_path / "running.json"
+    child = Child("family", FAMILY, log)
+    child.start()
+    wait_for(lambda: log.exists() and log.read_text().strip().isdigit())
+    inner = int(log.read_text())
+    write_running(noted, [child])
+    assert child.process is not None
+    child.process.kill()
+    child.process.wait()
+    assert runs(inner)
+    assert end_leftovers(noted, grace=5) == 1
+    assert not runs(inner)
