@@ -175,6 +175,22 @@ class Site:
 
         wait_until(all_there, RESTARTS_WITHIN_S, "all processes are up again")
 
+    def wait_for_answers(self) -> None:
+        """Wait until the inference server is ready again."""
+
+        def answers() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                return bool(self.stack.info()["policies"])
+            return False
+
+        wait_until(answers, RESTARTS_WITHIN_S, "the inference server answers")
+
+    def bring_up(self) -> None:
+        """Start everything again where a blow has left it down for good."""
+        assert self.stack.up is not None
+        if not _is_alive(self.stack.up.pid):
+            self.stack.start()
+
     def kill(self, role: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal a role's process; SIGKILL takes all that it started with it, as a machine's end does."""
         process = self.process(role)

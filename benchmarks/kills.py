@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.clocks import CLOCK_BLOWS, mend_clocks
 from benchmarks.killing import BLOWS, Blow, Site
 from tests.loop.rounds import import_judged_rows, result_of, start
 from tests.loop.stack import run_stack, wait_until
@@ -28,6 +29,11 @@ from tests.loop.tiny_policy import make_tiny_policy
 
 RECOVERS_WITHIN_S = 30.0
 ENDS_WITHIN_S = 240.0
+# The seeds below it take no clock away from anybody, and mean what they meant before there were such blows; from it on
+# a clock jumps first, and anything may follow. Every blow of either kind comes at every step, and as often at random.
+FIRST_OF_CLOCKS = 200
+RUNS = FIRST_OF_CLOCKS + 2 * 6 * len(CLOCK_BLOWS)
+ANY = BLOWS | CLOCK_BLOWS
 STEPS = ("export", "reward", "ppo", "evaluate", "gate", "push")
 # All begin with the base, so that what they end with can be compared; few updates, a checkpoint after every second.
 RECIPE = """
@@ -83,14 +89,15 @@ class Plan:
 def plan_of(seed: int, undisturbed_s: float) -> Plan:
     """Return a seed's plan: every blow at every step in turn, and as often at a random moment."""
     chance = random.Random(seed)
-    names = list(BLOWS)
-    turn, place = divmod(seed, len(names))
+    with_clocks = seed >= FIRST_OF_CLOCKS
+    names = list(CLOCK_BLOWS if with_clocks else BLOWS)
+    turn, place = divmod(seed - FIRST_OF_CLOCKS if with_clocks else seed, len(names))
     by_step = turn % 2 == 0
     step = STEPS[turn // 2 % len(STEPS)]
     first = Moment(step, chance.uniform(0, 2.0)) if by_step else Moment("", chance.uniform(0, undisturbed_s))
     blows, moments = [names[place]], [first]
     if chance.random() < 0.5:
-        blows.append(chance.choice(names))
+        blows.append(chance.choice(list(ANY if with_clocks else BLOWS)))
         moments.append(Moment(chance.choice(STEPS), chance.uniform(0, 3.0)))
         moments.sort(key=lambda moment: STEPS.index(moment.step) if moment.step else -1)
     return Plan(tuple(blows), tuple(moments))
@@ -130,18 +137,23 @@ class Series:
             self._roll_back()
             round_id = start(self.client)
             for name, moment in zip(plan.blows, plan.moments, strict=True):
-                self._strike(round_id, BLOWS[name], moment, outcome)
+                self._strike(round_id, ANY[name], moment, outcome)
             self.site.wait_for_end(round_id, ENDS_WITHIN_S)
             self._judge(round_id, outcome)
         except (AssertionError, httpx.HTTPError, ValueError) as error:
             outcome.why = f"{type(error).__name__}: {error}"
         outcome.seconds = time.monotonic() - began
+        if outcome.why:
+            self.site.bring_up()  # what failed here is told; the runs to come are about something else
         if outcome.why and round_id:
             self.site.give_up(round_id)
+        mend_clocks(self.site)
         return outcome
 
     def _roll_back(self) -> None:
         """Let the base answer again: the same weights would be taken for the old ones still serving."""
+        # It may just have been killed at the end of the run before, and a version that does not answer cannot go live.
+        self.site.wait_for_answers()
         if self.site.live_number():
             self.client.post("/projects/letters/rollback/").raise_for_status()
         assert self.site.live_number() == 0, "the base does not serve"
@@ -168,7 +180,7 @@ class Series:
 def main() -> int:
     """Run it; exit code 1 where anything did not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the others follow it")
     given = parser.parse_args()
     outcomes = []

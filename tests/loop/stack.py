@@ -27,10 +27,12 @@ class Stack:
 
     def __init__(self, data_dir: Path, port: int) -> None:
         self.data_dir, self.url = data_dir, f"http://127.0.0.1:{port}"
+        # What each process of Python imports first, should somebody leave a sitecustomize there.
+        self.hooks = data_dir / "hooks"
         # Not the settings of the session's own tests: each process here finds its services by DATA_DIR.
         outside = ("DATABASE_URL", "REDIS_URL", "SERVING_URL", "BASE_MODEL", "DJANGO_SETTINGS_MODULE")
         self.environment = {key: value for key, value in os.environ.items() if key not in outside} | {
-            "DATA_DIR": str(data_dir), "PORT": str(port), "PYTHONPATH": str(ROOT),
+            "DATA_DIR": str(data_dir), "PORT": str(port), "PYTHONPATH": f"{self.hooks}{os.pathsep}{ROOT}",
         }  # fmt: skip
 
         self.out = data_dir / "up.log"
