@@ -69,23 +69,6 @@ def _answer_length(tokenizer: Any, prompt: Messages, dialogue: str, text: list[i
     return min(len(encode(tokenizer, dialogue[len(before) :])), len(text) - 1)
 
 
-def pieces(comparisons: Sequence[Comparison], most: int, most_tokens: int) -> list[list[Comparison]]:
-    """Return a batch cut for one pass each: so many comparisons at most, and so many cells of tokens and padding.
-
-    With a bound on cells those of like length are together. One comparison is a piece whatever its size; 0 is no bound.
-    """
-    ordered = sorted(comparisons, key=longest) if most_tokens else list(comparisons)
-    cut: list[list[Comparison]] = []
-    for each in ordered:
-        piece = [*cut[-1], each] if cut else []
-        cells = sum(len(one.texts) for one in piece) * max(map(longest, piece), default=0)
-        if piece and (not most or len(piece) <= most) and (not most_tokens or cells <= most_tokens):
-            cut[-1] = piece
-        else:
-            cut.append([each])
-    return cut
-
-
 def longest(comparison: Comparison) -> int:
     """Return the tokens of the longest of a comparison's texts."""
     return max(map(len, comparison.texts))

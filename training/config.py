@@ -62,13 +62,15 @@ class OptimiserConfig(StageConfig):
     lora_rank: int = 0  # 0: full fine-tuning
     lora_alpha: int = 0  # 0: twice the rank
     gradient_checkpointing: bool = False
+    micro_batch: int = 0  # rows a pass, whose gradients add up to the batch's; 0: the batch at once
+    micro_tokens: int = 0  # tokens and padding a pass at most, rows of like length together; 0: no bound
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check(self.lr > 0, "lr", "above 0")
         self.check(self.warmup >= 0, "warmup", "0 or more")
         self.check(self.max_grad_norm > 0, "max_grad_norm", "above 0")
-        for key in ("lora_rank", "lora_alpha", "weight_decay"):
+        for key in ("lora_rank", "lora_alpha", "weight_decay", "micro_batch", "micro_tokens"):
             self.check(getattr(self, key) >= 0, key, "0 or more")
 
 
@@ -81,7 +83,6 @@ class PretrainConfig(OptimiserConfig):
     validation: str = ""
     epochs: int = 1
     batch: int = 8
-    micro_batch: int = 0  # rows a pass, whose gradients add up to the batch's; 0: the batch at once
     patience: int = 0  # epochs without a better validation loss, then stop; 0: never. The best weights are what is kept
     max_length: int = 256
     vocabulary: int = 4096
@@ -97,8 +98,7 @@ class PretrainConfig(OptimiserConfig):
         super().__post_init__()
         for key in ("epochs", "batch", "hidden_size", "layers", "heads", "checkpoint_every"):
             self.check(getattr(self, key) >= 1, key, "1 or more")
-        for key in ("micro_batch", "patience"):
-            self.check(getattr(self, key) >= 0, key, "0 or more")
+        self.check(self.patience >= 0, "patience", "0 or more")
         self.check(self.max_length >= 2, "max_length", "2 or more")
         self.check(self.hidden_size % (2 * self.heads) == 0, "hidden_size", "a multiple of twice the heads")
         self.check(self.vocabulary >= 300, "vocabulary", "300 or more: 256 bytes and the special tokens")
@@ -114,7 +114,6 @@ class SFTConfig(OptimiserConfig):
     validation: str = ""
     epochs: int = 1
     batch: int = 8
-    micro_batch: int = 0  # rows a pass, whose gradients add up to the batch's; 0: the batch at once
     patience: int = 0  # epochs without a better validation loss, then stop; 0: never. The best weights are what is kept
     max_length: int = 512
     lr: float = 2e-5
@@ -124,8 +123,7 @@ class SFTConfig(OptimiserConfig):
         super().__post_init__()
         for key in ("epochs", "batch", "checkpoint_every"):
             self.check(getattr(self, key) >= 1, key, "1 or more")
-        for key in ("micro_batch", "patience"):
-            self.check(getattr(self, key) >= 0, key, "0 or more")
+        self.check(self.patience >= 0, "patience", "0 or more")
         self.check(self.max_length >= 2, "max_length", "2 or more")
 
 
@@ -139,8 +137,6 @@ class RewardConfig(OptimiserConfig):
     validation_share: float = 0.1
     epochs: int = 2
     batch: int = 8  # pairs
-    micro_batch: int = 0  # pairs a pass, whose gradients add up to the batch's; 0: the batch at once
-    micro_tokens: int = 0  # tokens and padding a pass at most, rows of like length together; 0: no bound
     max_length: int = 512
     lr: float = 5e-5
     schedule: Literal["constant", "linear", "cosine", "exponential", "inverse_sqrt"] = "linear"
@@ -164,7 +160,7 @@ class RewardConfig(OptimiserConfig):
         for key in ("epochs", "batch", "evaluations", "patience", "checkpoint_every"):
             self.check(getattr(self, key) >= 1, key, "1 or more")
         self.check(self.max_length >= 2, "max_length", "2 or more")
-        for key in ("micro_batch", "micro_tokens", "centre_coef", "lm_coef"):
+        for key in ("centre_coef", "lm_coef"):
             self.check(getattr(self, key) >= 0, key, "0 or more")
         self.check(0 < self.validation_share < 1, "validation_share", "between 0 and 1")
         self.check(0 <= self.label_smoothing < 0.5, "label_smoothing", "from 0 to below 0.5")
@@ -217,7 +213,6 @@ class PPOConfig(OptimiserConfig):
     max_prompt_length: int = 512
     ppo_epochs: int = 2
     minibatch: int = 16
-    micro_batch: int = 0  # responses a pass, whose gradients add up to the minibatch's; 0: the minibatch at once
     lr: float = 5e-5
     critic: Literal["auto", "separate", "head"] = "auto"
     critic_lr: float = 0.0  # 0: twice lr for a separate critic, 1e-3 for a head's own weights
@@ -271,7 +266,6 @@ class PPOConfig(OptimiserConfig):
             "ptx_coef",
             "alarm_kl",
             "ensemble_penalty",
-            "micro_batch",
         ):
             self.check(getattr(self, key) >= 0, key, "0 or more")
         self.check(self.alarm_length_ratio == 0 or self.alarm_length_ratio > 1, "alarm_length_ratio", "0, or above 1")

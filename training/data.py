@@ -1,13 +1,16 @@
 """From rows to tokens: one way for every stage."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from training import processes
 from training.advantages import masked_mean
+from training.config import OptimiserConfig
 from training.head import state_logprobs
-from training.models import Batch, encode, output_weight, render_dialogue, render_prompt, response_states
+from training.microbatches import microbatches
+from training.models import Batch, encode, make_batch, output_weight, render_dialogue, render_prompt, response_states
 from training.records import CompletionRow, DataError
 
 
@@ -32,6 +35,20 @@ def _split(tokenizer: Any, row: CompletionRow, max_length: int) -> tuple[list[in
     completion = encode(tokenizer, whole[len(prompt) :])[: max_length - 1]
     kept = max_length - len(completion)
     return encode(tokenizer, prompt)[-kept:], completion
+
+
+def completion_passes(
+    config: OptimiserConfig, rows: Sequence[tuple[list[int], list[int]]], pad: int
+) -> Iterator[tuple[Batch, float]]:
+    """Give this process's share of (prompt tokens, completion tokens) a pass at a time.
+
+    Each weighs by its completions' tokens, so that gradients add up to those of the mean over all rows.
+    """
+    total = sum(len(completion) for _, completion in rows)
+    share = processes.share(rows)
+    for places in microbatches(config, [len(prompt) + len(completion) for prompt, completion in share]):
+        batch = make_batch([share[place][0] for place in places], [share[place][1] for place in places], pad)
+        yield batch, int(batch.response_lengths_B.sum()) / total
 
 
 def completion_loss(model: Any, batch: Batch) -> Tensor:

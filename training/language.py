@@ -10,7 +10,7 @@ from training import processes
 from training.canary import write_canary
 from training.checkpoint import OutputDirectory, Stopped, stop_requests
 from training.config import PretrainConfig, SFTConfig
-from training.data import completion_loss
+from training.data import completion_loss, completion_passes
 from training.models import MasterWeights, make_batch, save_model, schedule_scale
 
 Row = tuple[list[int], list[int]]  # what is given, what is learned
@@ -45,23 +45,19 @@ class LanguageTraining:
         return [self.train[int(row)] for row in rows]
 
     def step(self, step: int) -> dict[str, float]:
-        """Take one optimiser step; return what was watched.
-
-        A batch in pieces, and in the shares of several processes, weighs each by its tokens, so that gradients add up
-        to those of the mean over the whole.
-        """
-        total = sum(len(learned) for _, learned in self.batch_at(step))
-        rows = processes.share(self.batch_at(step))
-        size = self.config.micro_batch or max(1, len(rows))
-        loss = 0.0
-        for start in range(0, len(rows), size):
-            batch = make_batch(*_columns(rows[start : start + size]), self.tokenizer.pad_token_id)
-            part = completion_loss(self.model, batch) * (int(batch.response_lengths_B.sum()) / total)
+        """Take one optimiser step, the batch a pass at a time; return what was watched."""
+        rows, loss = self.batch_at(step), 0.0
+        for batch, weight in completion_passes(self.config, rows, self.tokenizer.pad_token_id):
+            part = weight * completion_loss(self.model, batch)
             part.backward()  # type: ignore[no-untyped-call]
             self.optimiser.collect()
             loss += float(part.detach())
         norm = self.optimiser.step(schedule_scale(self.config, step, self.steps))
-        return {"loss/train": processes.total([loss])[0], "grad_norm": norm, "tokens": float(total)}
+        return {
+            "loss/train": processes.total([loss])[0],
+            "grad_norm": norm,
+            "tokens": float(sum(len(learned) for _, learned in rows)),
+        }
 
     def validate(self, step: int) -> float:
         """Return the validation loss; with patience, remember the weights where it is the best so far."""

@@ -42,6 +42,11 @@ class Batch:
         return int(self.response_lengths_B.max())
 
     @property
+    def lengths_B(self) -> Tensor:
+        """Return how many tokens each row has, padding not counted."""
+        return self.prompt_lengths_B + self.response_lengths_B
+
+    @property
     def mask_BT(self) -> Tensor:
         """True over each row's response tokens."""
         return torch.arange(self.responses, device=self.tokens_BS.device)[None, :] < self.response_lengths_B[:, None]
@@ -49,7 +54,7 @@ class Batch:
     @property
     def response_positions_BT(self) -> Tensor:
         """Where each response token stands in tokens_BS; padding cells point at the row's last token."""
-        last_B = self.prompt_lengths_B + self.response_lengths_B - 1
+        last_B = self.lengths_B - 1
         positions_T = torch.arange(self.responses, device=self.tokens_BS.device)
         positions_BT = self.prompt_lengths_B[:, None] + positions_T[None, :]
         return torch.minimum(positions_BT, last_B[:, None])

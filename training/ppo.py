@@ -6,6 +6,7 @@ Left out on purpose: asynchronous rollouts. An engine that cannot take new weigh
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from training.canary import write_canary
 from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
 from training.config import PPOConfig, is_directory_reward
 from training.critic import Critic, critic_lr, make_critic
-from training.data import completion_loss, render_completions
+from training.data import completion_loss, completion_passes, render_completions
 from training.experience import (
     POLICY_METRICS,
     VALUE_LOSS,
@@ -35,6 +36,7 @@ from training.experience import (
 )
 from training.head import state_entropies, state_logprobs
 from training.losses import clipped_policy_loss, clipped_value_loss
+from training.microbatches import microbatches
 from training.models import (
     Batch,
     MasterWeights,
@@ -45,7 +47,6 @@ from training.models import (
     encode,
     load_causal,
     load_tokenizer,
-    make_batch,
     output_weight,
     render_prompt,
     resolve_dtype,
@@ -144,10 +145,11 @@ class PPO:
         """
         parts: list[tuple[Scored, Tensor, Tensor]] = []
         total = rollout.batch.responses
-        for start in range(0, len(rollout.batch.tokens_BS), SCORING_BATCH):
-            stop = min(start + SCORING_BATCH, len(rollout.batch.tokens_BS))
-            batch = rollout.batch.select(range(start, stop))
-            nucleus = None if rollout.nucleus_BTV is None else rollout.nucleus_BTV[start:stop, : batch.responses]
+        # Rows of like length together, so that little is scored of padding.
+        order = rollout.batch.lengths_B.argsort(stable=True)
+        for rows in order.split(SCORING_BATCH):
+            batch = rollout.batch.select(rows)
+            nucleus = None if rollout.nucleus_BTV is None else rollout.nucleus_BTV[rows, : batch.responses]
             states_BTH = response_states(self.policy, batch)
             scored = score_states(states_BTH, output_weight(self.policy), batch, self.config, nucleus)
             values_BT = self.critic.values(batch, states_BTH if self.critic.shares_trunk else None)
@@ -160,11 +162,9 @@ class PPO:
                     self.config.temperature,
                 )
             parts.append((scored, from_reference, values_BT))
-        return (
-            Scored(*(_joined([getattr(p[0], name) for p in parts], total) for name in Scored.__dataclass_fields__)),
-            _joined([p[1] for p in parts], total),
-            _joined([p[2] for p in parts], total),
-        )
+        whole = partial(_joined, width=total, order_B=order.argsort())
+        scored = [whole([getattr(part, name) for part, _, _ in parts]) for name in Scored.__dataclass_fields__]
+        return Scored(*scored), whole([part for _, part, _ in parts]), whole([part for _, _, part in parts])
 
     def roll_out(self, update: int) -> tuple[Experience, dict[str, float], list[dict[str, Any]]]:
         """Sample and score one batch; return what to learn from, its metrics, and its samples.
@@ -245,13 +245,13 @@ class PPO:
         }  # fmt: skip
 
     def _pieces(self, part: Experience) -> list[tuple[Experience, float]]:
-        """Return this process's share of a minibatch, a micro-batch at a time.
+        """Return this process's share of a minibatch, a pass at a time.
 
         Each weighs by its tokens, so that gradients add up to those of the mean over the whole.
         """
         rows = processes.share(range(len(part.mask_BT)))
-        size = self.config.micro_batch or max(1, len(rows))
-        pieces = [part.select(rows[start : start + size]) for start in range(0, len(rows), size)]
+        lengths = part.batch.lengths_B[rows].tolist()
+        pieces = [part.select([rows[place] for place in places]) for places in microbatches(self.config, lengths)]
         total = int(part.mask_BT.sum())
         return [(piece, int(piece.mask_BT.sum()) / total) for piece in pieces]
 
@@ -302,13 +302,7 @@ class PPO:
         order = torch.randperm(len(self.ptx), generator=self.generator(update, 3)).tolist()
         count = min(self.config.ptx_batch, len(order))
         whole = [self.ptx[order[(number * count + place) % len(order)]] for place in range(count)]
-        total = sum(len(completion) for _, completion in whole)
-        rows = processes.share(whole)
-        size = self.config.micro_batch or max(1, len(rows))
-        for start in range(0, len(rows), size):
-            piece = rows[start : start + size]
-            batch = make_batch([p for p, _ in piece], [c for _, c in piece], self.tokenizer.pad_token_id)
-            weight = int(batch.response_lengths_B.sum()) / total
+        for batch, weight in completion_passes(self.config, whole, self.tokenizer.pad_token_id):
             (self.config.ptx_coef * weight * completion_loss(self.policy, batch)).backward()  # type: ignore[no-untyped-call]
             self._collect()
 
@@ -326,9 +320,9 @@ class PPO:
             self.kl_coef *= 1 + 0.1 * error
 
 
-def _joined(parts: list[Tensor], width: int) -> Tensor:
+def _joined(parts: list[Tensor], width: int, order_B: Tensor) -> Tensor:
     rows_BT = torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
-    return processes.gather_rows(rows_BT)
+    return processes.gather_rows(rows_BT[order_B])
 
 
 def run(config: PPOConfig, output: OutputDirectory) -> None:

@@ -15,9 +15,10 @@ from training import processes
 from training.accuracy import accuracy_metrics, by_strength, longer_wins
 from training.checkpoint import OutputDirectory, Stopped, StopRequests, prepare_process, stop_requests
 from training.chosen_language import ChosenLanguage
-from training.comparisons import Comparison, Judged, as_pairs, pieces, split_by_prompt, tokenize
+from training.comparisons import Comparison, Judged, as_pairs, longest, split_by_prompt, tokenize
 from training.config import RewardConfig
 from training.length_bias import length_bias
+from training.microbatches import microbatches
 from training.models import (
     MasterWeights,
     add_lora,
@@ -147,7 +148,9 @@ class RewardTraining:
         """Take one optimiser step, the batch in pieces where the config says so; return what was watched."""
         whole = self.batch_at(step)
         loss, language, differences = 0.0, 0.0, [torch.zeros(0)]
-        for piece in pieces(processes.share(whole), self.config.micro_batch, self.config.micro_tokens):
+        share = processes.share(whole)
+        for places in microbatches(self.config, list(map(longest, share)), [len(each.texts) for each in share]):
+            piece = [share[place] for place in places]
             scores = self.scores(piece)
             part = self.loss(piece, scores, whole)
             part.backward()  # type: ignore[no-untyped-call]

@@ -179,9 +179,15 @@ def _disk(config: SFTConfig | RewardConfig | PPOConfig, shape: ModelShape, kept:
     return checkpoints * kept + WIDTHS[config.dtype] * shape.parameters
 
 
+def _rows_a_pass(config: OptimiserConfig, batch: int, tokens: int) -> int:
+    """Return how many of a batch's rows, of so many tokens each, a pass takes at most; one at least."""
+    rows = min(config.micro_batch or batch, batch)
+    return min(rows, max(1, config.micro_tokens // max(1, tokens))) if config.micro_tokens else rows
+
+
 def _sft(config: SFTConfig, shape: ModelShape, data: Data, on_gpu: bool) -> Cost:
     tokens = min(config.max_length, data.prompt_tokens + data.answer_tokens)
-    rows = min(config.micro_batch or config.batch, config.batch)
+    rows = _rows_a_pass(config, config.batch, tokens)
     steps = ceil(data.rewrites / config.batch) * config.epochs
     held = RUNTIME_BYTES + _learner(config, shape)
     return Cost(
@@ -194,9 +200,7 @@ def _sft(config: SFTConfig, shape: ModelShape, data: Data, on_gpu: bool) -> Cost
 
 def _reward(config: RewardConfig, shape: ModelShape, data: Data, pairs: int, part: str, on_gpu: bool) -> Cost:
     tokens = min(config.max_length, data.prompt_tokens + data.answer_tokens)
-    rows = 2 * min(config.micro_batch or config.batch, config.batch, max(1, pairs))
-    if config.micro_tokens:
-        rows = min(rows, max(2, config.micro_tokens // max(1, tokens)))
+    rows = 2 * _rows_a_pass(config, min(config.batch, max(1, pairs)), 2 * tokens)
     passes = 3 if config.lm_coef else 2  # over chosen and rejected, and over the chosen once more
     learned = ceil(pairs * (1 - config.validation_share))
     steps = ceil(learned / config.batch) * config.epochs * models_of(config)
@@ -215,7 +219,7 @@ def _ppo(config: PPOConfig, shape: ModelShape, data: Data, on_gpu: bool) -> Cost
     width = WIDTHS[config.dtype]
     one = width * shape.parameters
     learners = 2 if config.critic_kind == "separate" else 1
-    rows = min(config.micro_batch or config.minibatch, config.minibatch, config.rollout_batch)
+    rows = _rows_a_pass(config, min(config.minibatch, config.rollout_batch), tokens)
     learning = learners * _activations(config, shape, rows, tokens, on_gpu)
     kept_pairs = shape.layers * 2 * shape.key_value_heads * shape.head_size * width
     sampling = config.rollout_batch * tokens * kept_pairs

@@ -256,23 +256,26 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluate": {"max_prompts": 24, "response_length": 40, "max_prompt_length": 128, "skill_items": 24},
     },
     "smollm2": {
-        "reward": {"epochs": 2, "max_length": 512},
-        "ppo": {"updates": 60, "rollout_batch": 32, "response_length": 64, "critic": "head"},
+        "reward": {"epochs": 2, "max_length": 512, "micro_tokens": 8192},
+        "ppo": {"updates": 60, "rollout_batch": 32, "response_length": 64, "critic": "head", "micro_tokens": 8192},
         "evaluate": {"max_prompts": 128, "response_length": 64},
     },
     "1b": {
-        "reward": {"epochs": 1, "max_length": 1024, "lr": 9e-6, "batch": 16},
+        "reward": {"epochs": 1, "max_length": 1024, "lr": 9e-6, "batch": 16, "micro_tokens": 16384},
         "ppo": {
             "updates": 200, "rollout_batch": 128, "minibatch": 32, "response_length": 256, "lora_rank": 32, "lr": 1e-4,
-            "critic": "separate",
+            "critic": "separate", "micro_tokens": 16384,
         },
         "evaluate": {"max_prompts": 256, "response_length": 256},
     },
     "7b": {
-        "reward": {"epochs": 1, "max_length": 2048, "lr": 5e-6, "batch": 32, "gradient_checkpointing": True},
+        "reward": {
+            "epochs": 1, "max_length": 2048, "lr": 5e-6, "batch": 32, "gradient_checkpointing": True,
+            "micro_tokens": 16384,
+        },
         "ppo": {
             "updates": 400, "rollout_batch": 256, "minibatch": 32, "response_length": 512, "lora_rank": 64, "lr": 5e-5,
-            "critic": "separate", "gradient_checkpointing": True,
+            "critic": "separate", "gradient_checkpointing": True, "micro_tokens": 16384,
         },
         "evaluate": {"max_prompts": 512, "response_length": 512},
     },

@@ -26,9 +26,9 @@ def make_training(tiny: Path, write_rows: Any) -> Any:
     return make
 
 
-@pytest.mark.parametrize("micro_batch", [1, 3, 8])
-def test_pieces_of_a_batch_give_the_step_of_the_whole(make_training: Any, micro_batch: int) -> None:
-    whole, pieces = make_training(), make_training(micro_batch=micro_batch)
+@pytest.mark.parametrize("cut", [{"micro_batch": 1}, {"micro_batch": 3}, {"micro_batch": 8}, {"micro_tokens": 60}])
+def test_pieces_of_a_batch_give_the_step_of_the_whole(make_training: Any, cut: dict[str, int]) -> None:
+    whole, pieces = make_training(), make_training(**cut)
     for step in range(2):
         expected, got = whole.step(step), pieces.step(step)
         assert got == pytest.approx(expected, rel=1e-5)

@@ -77,14 +77,16 @@ def test_the_first_gradient_is_reinforce_with_the_same_advantages(make_ppo: Any)
     assert ppo.learn(experience, 0)["policy/grad_norm"] == pytest.approx(float(expected.norm()), rel=1e-9)
 
 
-@pytest.mark.parametrize("settings", [{}, {"critic": "separate", "top_p": 0.7}, {"lora_rank": 2}],
-                         ids=["head", "separate", "lora"])  # fmt: skip
+@pytest.mark.parametrize("settings", [
+    {"micro_batch": 3}, {"micro_batch": 3, "critic": "separate", "top_p": 0.7}, {"micro_batch": 3, "lora_rank": 2},
+    {"micro_tokens": 30, "critic": "separate", "top_p": 0.7},
+], ids=["head", "separate", "lora", "tokens"])  # fmt: skip
 def test_pieces_of_a_minibatch_give_the_step_of_the_whole(make_ppo: Any, write_rows: Any, settings: dict[str, Any]
                                                           ) -> None:  # fmt: skip
-    # Minibatches of 4 and 2 in pieces of 3 and 1, or 2; pretraining rows in pieces too.
+    # Minibatches of 4 and 2 in pieces of 3 and 1, or 2, or by tokens; pretraining rows in pieces too.
     rows = write_rows("ptx.jsonl", [{"prompt": f"Say {i}", "completion": "oh" * (1 + i % 4)} for i in range(5)])
     base = {"minibatch": 4, "ptx": rows, "ptx_coef": 0.5, "ptx_batch": 4, "entropy_coef": 0.01} | settings
-    whole, pieces = make_ppo(**base), make_ppo(micro_batch=3, **base)
+    pieces, whole = make_ppo(**base), make_ppo(**base | {"micro_batch": 0, "micro_tokens": 0})
     experience, _, _ = whole.roll_out(0)
     again, _, _ = pieces.roll_out(0)
     assert torch.equal(experience.batch.tokens_BS, again.batch.tokens_BS)
