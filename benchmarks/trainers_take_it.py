@@ -117,7 +117,13 @@ def train_all(folder: Path) -> dict[str, Any]:
         from trl.experimental.kto import KTOConfig, KTOTrainer
 
     model = str(folder / "model")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    # From its parts: transformers before 5 does not read how that writes a tokenizer's settings.
+    stated = json.loads((folder / "model" / "tokenizer_config.json").read_text())
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "model" / "tokenizer.json"),
+        chat_template=(folder / "model" / "chat_template.jinja").read_text(),
+        **{name: value for name, value in stated.items() if name.endswith("_token") and isinstance(value, str)},
+    )
     causal, scoring = transformers.AutoModelForCausalLM, transformers.AutoModelForSequenceClassification
     runs = [
         ("RewardTrainer", trl.RewardTrainer, trl.RewardConfig, scoring, ("preference", "implicit")),
