@@ -34,9 +34,10 @@ def soak_of(*, policy: PolicyVersion) -> Soak | None:
 
 def family(*, policy: PolicyVersion) -> list[PolicyVersion]:
     """Return a version and its ancestors, itself first."""
+    known = PolicyVersion.objects.filter(project=policy.project_id).defer("evaluation", "note").in_bulk()
     line = [policy]
-    while line[-1].parent is not None:
-        line.append(line[-1].parent)
+    while (parent := line[-1].parent_id) is not None:
+        line.append(known[parent])
     return line
 
 

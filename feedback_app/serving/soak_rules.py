@@ -6,6 +6,9 @@ from typing import Any
 
 from django.conf import settings
 
+# A year; the push must be able to say until when.
+LONGEST_MINUTES = 365 * 24 * 60
+
 
 def _minutes() -> float:
     return float(settings.SOAK_MINUTES)
@@ -28,6 +31,8 @@ class SoakRules:
         for name, value in self.as_json().items():
             if value < 0:
                 raise ValueError(f"soak.{name}: 0 or more")
+        if self.minutes > LONGEST_MINUTES:
+            raise ValueError(f"soak.minutes: {LONGEST_MINUTES} at most")
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

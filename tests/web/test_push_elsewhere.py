@@ -3,10 +3,9 @@
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from django.utils import timezone
 from feedback_app.notifications.signing import signature_of
 from feedback_app.projects.models import Project
 from feedback_app.serving.backends import BackendError, SamplingParameters, backend_of, base
-from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
+from feedback_app.serving.models import Endpoint, PolicyVersion, Push
 from feedback_app.serving.services import (
     PushRefused,
     push_policy,
-    register_policy,
     restage_missing,
     roll_back,
     set_endpoint,
@@ -29,56 +27,23 @@ from feedback_app.serving.services import (
 )
 from feedback_app.serving.soak_rules import SoakRules
 from tests.factories import make_project, make_tasks, make_user
-from tests.inference_server import write_manifest
-from training.records import file_sha256
+from tests.web.elsewhere import (
+    CUT_OFF,
+    Answer,
+    Fake,
+    chat_of,
+    deploy,
+    live_of,
+    make_output,
+    measured,
+    register,
+    serve,
+)  # fmt: skip
 
 pytestmark = pytest.mark.django_db
 SAMPLING = SamplingParameters(0.8, 1.0, 12)
 PROMPT: Any = {"inputs": "Hi", "tokens": [], "logprobs": []}
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
-Answer = tuple[int, Any]
-
-
-@dataclass
-class Fake:
-    """A server outside of this machine, that answers by a table of routes; bodies it was sent are kept."""
-
-    routes: dict[str, Callable[[dict[str, Any]], Answer]] = field(default_factory=dict)
-    bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    headers: list[Any] = field(default_factory=list)
-    url: str = ""
-
-    def answer(self, path: str, body: dict[str, Any]) -> Answer:
-        return self.routes[path](body) if path in self.routes else (404, {"error": "no such route"})
-
-
-def serve(fake: Fake) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            body = json.loads(self.rfile.read(length) or "{}")
-            fake.bodies.append((self.path, body))
-            fake.headers.append(self.headers)
-            status, content = fake.answer(self.path, body)
-            raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            # One that is cut off promises more than comes.
-            self.send_header("content-length", str(len(raw) + (100 if self.path in CUT_OFF else 0)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        do_GET = do_POST = answer
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    fake.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
-
-
-CUT_OFF: set[str] = set()
 
 
 @pytest.fixture
@@ -95,45 +60,6 @@ def fakes() -> Iterator[tuple[Fake, Fake]]:
 @pytest.fixture
 def project() -> Project:
     return make_project()
-
-
-def make_output(root: Path, name: str) -> Path:
-    """Write what a stage leaves, with a canary of two tokens; no weights are read here."""
-    directory = root / name
-    (directory / "model").mkdir(parents=True)
-    (directory / "adapter").mkdir()
-    (directory / "adapter" / "adapter_config.json").write_text("{}")
-    canary = {"max_new_tokens": 2, "prompts": [{"inputs": "Hi", "tokens": [5, 6], "logprobs": [-0.5, -0.7]}]}
-    (directory / "canary.json").write_text(json.dumps(canary))
-    write_manifest(directory)
-    return directory
-
-
-def register(project: Project, directory: Path) -> PolicyVersion:
-    return register_policy(project=project, directory=directory, parent=None, source=PolicyVersion.Source.ROUND)
-
-
-def measured(policy: PolicyVersion, tokens: list[int], logprobs: list[float]) -> None:
-    """Have a version's canary.json say that the trainer measured this of it."""
-    directory = Path(policy.directory)
-    canary = {"max_new_tokens": 2, "prompts": [{"inputs": "Hi", "tokens": tokens, "logprobs": logprobs}]}
-    (directory / "canary.json").write_text(json.dumps(canary))
-    write_manifest(directory)
-    PolicyVersion.objects.filter(pk=policy.pk).update(manifest_sha256=file_sha256(directory / "manifest.json"))
-
-
-def deploy(project: Project, endpoint: Endpoint, policy: PolicyVersion) -> None:
-    # What is live here is served with other figures than its canary's: measuring by it is another test's matter.
-    Endpoint.objects.filter(pk=endpoint.pk).update(calibration={"policy": policy.name, "from_trainer": 0.0})
-    Deployment.objects.create(project=project, endpoint=endpoint, live=policy, flipped_at=timezone.now())
-
-
-def chat_of(model: str) -> dict[str, Any]:
-    return {
-        "id": "1", "object": "chat.completion", "created": 1, "model": model, "system_fingerprint": "x",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
-    }  # fmt: skip
 
 
 # text-generation-inference, blue and green
@@ -187,10 +113,6 @@ def colours(fakes: tuple[Fake, Fake], project: Project, tmp_path: Path) -> tuple
     (tmp_path / "green.current").write_text("nothing")
     deploy(project, colours.start(), old)
     return colours, old, new
-
-
-def live_of(project: Project) -> PolicyVersion:
-    return Deployment.objects.select_related("live").get(project=project).live
 
 
 def test_tgi_is_pushed_to_by_restarting_the_colour_that_serves_nobody(

@@ -4,7 +4,8 @@ from feedback_app.serving.backends.base import Backend, BackendError, Generated,
 from feedback_app.serving.backends.embedded import EmbeddedBackend
 from feedback_app.serving.backends.external import ExternalBackend
 from feedback_app.serving.backends.tgi import TGIBackend
-from feedback_app.serving.backends.vllm import VLLMBackend
+from feedback_app.serving.backends.vllm import DISK, VLLMBackend
+from feedback_app.serving.backends.vllm_disk import VLLMDiskBackend
 from feedback_app.serving.models import Endpoint
 
 __all__ = ["Backend", "BackendError", "Generated", "SamplingParameters", "backend_of"]
@@ -19,4 +20,6 @@ KINDS: dict[str, type[Backend]] = {
 
 def backend_of(endpoint: Endpoint) -> Backend:
     """Return the backend that speaks to an endpoint."""
+    if endpoint.backend == Endpoint.Backend.VLLM and endpoint.settings.get("weights") == DISK:
+        return VLLMDiskBackend(endpoint)
     return KINDS[endpoint.backend](endpoint)

@@ -205,10 +205,9 @@ class Backend(ABC):
     def request(self, method: str, path: str, *, base: str | None = None, **options: Any) -> httpx.Response:
         """Send a request to the server's own API; raises BackendError with what it answered."""
         headers = {"Authorization": f"Bearer {self._token()}"} if self._token() else {}
+        options.setdefault("timeout", self.timeout_s)
         try:
-            answer = httpx.request(
-                method, (base or self.url) + path, headers=headers, timeout=self.timeout_s, **options
-            )
+            answer = httpx.request(method, (base or self.url) + path, headers=headers, **options)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             gone = isinstance(error, httpx.NetworkError | httpx.ConnectTimeout | httpx.RemoteProtocolError)
@@ -236,6 +235,15 @@ def model_directory(policy: PolicyVersion) -> Path:
     """Return where a version's weights are: a stage's output keeps them in model/."""
     directory = Path(policy.directory)
     return directory / "model" if (directory / "model").is_dir() else directory
+
+
+def path_there(endpoint: Endpoint, policy: PolicyVersion) -> str:
+    """Return where the endpoint's server sees a version's weights: below "mounted_at" what is here "models_root"."""
+    directory = model_directory(policy)
+    root, mounted = endpoint.settings.get("models_root"), endpoint.settings.get("mounted_at")
+    if root and mounted and directory.is_relative_to(root):
+        return str(Path(mounted) / directory.relative_to(root))
+    return str(directory)
 
 
 def read_canary(policy: PolicyVersion) -> Canary | None:

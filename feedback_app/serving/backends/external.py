@@ -16,7 +16,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from feedback_app.notifications.sending import EVERYWHERE, Message, NotSent, post_signed
-from feedback_app.serving.backends.base import Backend, BackendError, from_details, model_directory
+from feedback_app.serving.backends.base import Backend, BackendError, from_details, path_there
 from feedback_app.serving.backends.vllm import completion_of, from_completion
 from feedback_app.serving.models import PolicyVersion
 from training.records import CanaryPrompt
@@ -65,9 +65,7 @@ class ExternalBackend(Backend):
         return policy.name if self.options["speaks"] == "openai" else self._path(policy)
 
     def _path(self, policy: PolicyVersion) -> str:
-        path = str(model_directory(policy))
-        root, mounted = self.options.get("models_root"), self.options.get("mounted_at")
-        return mounted + path.removeprefix(root) if root and mounted and path.startswith(root) else path
+        return path_there(self.endpoint, policy)
 
     def stage(self, policy: PolicyVersion) -> None:
         """Have a version deployed and wait until the server says that it has it; doing it again changes nothing."""

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from feedback_app.serving.backends.base import Backend, BackendError, from_details, model_directory
+from feedback_app.serving.backends.base import Backend, BackendError, from_details, path_there
 from feedback_app.serving.models import Deployment, PolicyVersion
 from training.records import CanaryPrompt
 
@@ -31,9 +31,7 @@ class TGIBackend(Backend):
 
     def model_name(self, policy: PolicyVersion) -> str:
         """Return the path by which the servers know a version."""
-        path = str(model_directory(policy))
-        root, mounted = self.endpoint.settings.get("models_root"), self.endpoint.settings.get("mounted_at")
-        return mounted + path.removeprefix(root) if root and mounted and path.startswith(root) else path
+        return path_there(self.endpoint, policy)
 
     def _serving(self, colour: str) -> str | None:
         url = self._colours()[colour]["url"]

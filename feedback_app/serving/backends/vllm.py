@@ -10,6 +10,9 @@ from feedback_app.serving.backends.base import Backend, BackendError
 from feedback_app.serving.models import PolicyVersion
 from training.records import CanaryPrompt
 
+LORA, DISK = "lora", "disk"
+OPTIONS = {"weights", "token", "models_root", "mounted_at"}
+
 
 def completion_of(policy: PolicyVersion, prompt: CanaryPrompt, max_new_tokens: int) -> dict[str, Any]:
     """Return the request for a greedy completion of rendered inputs, with token ids and log-probabilities."""
@@ -32,6 +35,10 @@ def from_completion(prompt: CanaryPrompt, answer: dict[str, Any]) -> CanaryPromp
 class VLLMBackend(Backend):
     """A server started with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, on a private network."""
 
+    def check_settings(self) -> None:
+        if (weights := self.endpoint.settings.get("weights", LORA)) != LORA:
+            raise BackendError(f"endpoint {self.endpoint.name}: options: weights: {weights!r} is not {LORA} or {DISK}")
+
     def _adapter(self, policy: PolicyVersion) -> Path | None:
         adapter = Path(policy.directory) / "adapter"
         return adapter if adapter.is_dir() else None
@@ -46,7 +53,10 @@ class VLLMBackend(Backend):
             return
         adapter = self._adapter(policy)
         if adapter is None:
-            raise BackendError(f"{policy.name}: has no adapter/; vLLM takes LoRA rounds only (set lora_rank)")
+            raise BackendError(
+                f"{policy.name}: has no adapter/; this endpoint takes LoRA rounds alone (set lora_rank, or give it the"
+                f' option {{"weights": "{DISK}"}})'
+            )
         self.request("POST", "/v1/load_lora_adapter", json={"lora_name": policy.name, "lora_path": str(adapter)})
 
     def identify(self, policy: PolicyVersion) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.cache import cache
 from django.db import IntegrityError, transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -111,16 +111,31 @@ def release_policy(*, policy: PolicyVersion) -> None:
     policy.save(update_fields=["withheld"])
 
 
-def ensure_staged(*, deployment: Deployment) -> bool:
-    """Have the live version loaded on its endpoint; return whether it had to be. Raises BackendError."""
+def ensure_staged(*, deployment: Deployment, by_push: bool = False) -> bool:
+    """Have the live version loaded on its endpoint; return whether it had to be.
+
+    by_push: the caller is the push of the project that runs.
+
+    Raises:
+        BackendError: it is not there, and cannot be loaded now: where an endpoint holds one version at a time, a push
+            under way would be undone by it.
+    """
     backend = backend_of(deployment.endpoint)
     try:
         backend.identify(deployment.live)
-    except BackendError:
+    except BackendError as error:
+        if backend.replaces and not by_push and _running_pushes().filter(project=deployment.project_id).exists():
+            raise BackendError(
+                f"endpoint {deployment.endpoint.name}: a push is replacing {deployment.live.name}"
+            ) from error
         backend.stage(deployment.live)
         backend.identify(deployment.live)
         return True
     return False
+
+
+def _running_pushes() -> QuerySet[Push]:
+    return Push.objects.filter(state=Push.State.RUNNING, lease_until__gt=Now())
 
 
 def restage_missing() -> list[str]:
@@ -131,7 +146,7 @@ def restage_missing() -> list[str]:
     """
     staged = []
     troubles: dict[int, str] = {}
-    pushing = Push.objects.filter(state=Push.State.RUNNING, lease_until__gt=Now()).values("project")
+    pushing = _running_pushes().values("project")
     for deployment in Deployment.objects.exclude(project__in=pushing).select_related("endpoint", "live", "project"):
         if deployment.endpoint.backend == Endpoint.Backend.EMBEDDED:
             deployment.endpoint = ensure_endpoint(name=deployment.endpoint.name)

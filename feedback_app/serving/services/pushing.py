@@ -224,7 +224,7 @@ def _stage(run: _Run, policy: PolicyVersion) -> str:
     live, said = run.deployment.live, ""
     if live != policy and run.push.kind == Push.Kind.PUSH:
         try:
-            said = f"{live.name} was loaded again" if ensure_staged(deployment=run.deployment) else ""
+            said = f"{live.name} was loaded again" if ensure_staged(deployment=run.deployment, by_push=True) else ""
             run.live_answers = True
         except BackendError as error:
             said = f"{live.name}, which is live, does not answer and will not be compared: {error}"

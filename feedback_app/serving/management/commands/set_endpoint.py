@@ -19,6 +19,7 @@ class Command(BaseCommand):
         "Make or change an endpoint. The options of tgi: "
         '{"blue": {"url": ..., "current_file": ...}, "green": {...}}; of external: {"speaks": "tgi" or "openai", '
         '"webhook": URL, "secret": ...}, or {"speaks": ..., "command": true} for DEPLOY_COMMAND; '
+        'of vllm: none for LoRA rounds, {"weights": "disk"} for whole weights in place; '
         'of each kind, optionally: {"token": ...}. '
         "What it serves is asked the same several times: from how near it comes to itself and to the trainer follows"
         " how near a pushed version must come."
