@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from feedback_app.annotation.models import Assignment, Judgment, Review
 from feedback_app.annotation.services import review_judgment
@@ -83,6 +83,48 @@ def test_a_task_skipped_in_one_window_leaves_the_other(open_page: OpenPage) -> N
     after = wait_for_next(first, before)
     wait_for_next(second, before)
     assert prompt(second) == after
+
+
+def test_the_last_verdict_can_be_opened_again_after_the_last_task_was_skipped(open_page: OpenPage) -> None:
+    project = make_project(protocol="pairwise")
+    make_tasks(project, 2)
+    page = open_page(make_user(project))
+    open_judging(page, project)
+    before = prompt(page)
+    press(page, "Digit2", "Enter")
+    wait_for_next(page, before)
+    press(page, "Digit1", "KeyS", "Digit1")
+    expect(page.locator("#state-empty")).to_be_visible()
+    page.locator("#reopen").click()
+    expect(page.locator("[data-notice=revision]")).to_be_visible()
+    assert prompt(page) == before
+    expect(page.locator("#summary")).to_have_text("B › A")
+
+
+def test_a_verdict_opened_again_while_the_next_task_is_fetched_stays_and_the_task_waits(open_page: OpenPage) -> None:
+    project = make_project(protocol="pairwise")
+    make_tasks(project, 2)
+    page = open_page(make_user(project))
+    asked: list[Route] = []
+
+    def hold_all_but_the_first(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            route.continue_()
+
+    page.route("**/judge/next/", hold_all_but_the_first)
+    open_judging(page, project)
+    before = prompt(page)
+    press(page, "Digit2", "Enter")
+    expect(page.locator("#main")).to_have_attribute("data-state", "loading")
+    press(page, "Control+z")
+    expect(page.locator("[data-notice=revision]")).to_be_visible()
+    asked[1].continue_()
+    wait_until_ahead(page)
+    expect(page.locator("[data-notice=revision]")).to_be_visible()
+    assert prompt(page) == before
+    press(page, "Escape")
+    wait_for_next(page, before)
 
 
 def test_a_draft_written_without_a_network_survives_a_crash(open_page: OpenPage) -> None:

@@ -66,6 +66,11 @@ export class Desk {
     if (this.differences) this.mark();
   }
 
+  /** Take the task away: what is still shown of it answers to nothing. */
+  clear() {
+    this.item = null;
+  }
+
   refresh() {
     writeKeys(this.keymap.all);
     if (!this.item) return;

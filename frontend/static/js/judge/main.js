@@ -2,32 +2,28 @@
 
 import { Offline, Refused, ServerFailed, SignedOut, send } from "./api.js";
 import { Clock, minutes } from "./clock.js";
-import { askReason, askSignIn, isOpen, noticeGuidelines, showGuidelines, showKeys, showUnreadGuidelines } from "./dialogs.js";
-import { PAGE, byId, h, say } from "./dom.js";
+import { askReason, isOpen, noticeGuidelines, showGuidelines, showKeys, showUnreadGuidelines } from "./dialogs.js";
+import { PAGE, byId, say } from "./dom.js";
 import { Desk } from "./desk.js";
 import { deliver, flushOutbox, withSession } from "./delivery.js";
+import { Drafting, draftId } from "./drafting.js";
 import { drafts, freshKey, outbox } from "./keeping.js";
 import { announce, notice, sayReturned, sayRevision } from "./notices.js";
 import { Queue } from "./queue.js";
 import { handleKeys } from "./pressing.js";
+import { keepReserved } from "./reservation.js";
 import { listen, tell } from "./windows.js";
 import * as verdicts from "./verdict.js";
 
 /** @typedef {import("./desk.js").Item} Item @typedef {import("./keeping.js").Sending} Sending */
 
-const HEARTBEAT_MS = 30_000;
-const DRAFT_DELAY_MS = 1_000;
-
 const main = byId("main");
 const clock = new Clock((seconds) => (byId("clock").textContent = minutes(seconds)));
 const desk = new Desk(changed);
+const drafting = new Drafting(desk, clock, () => busy);
 const queue = new Queue();
 let today = PAGE.today;
 let busy = false;
-/** @type {ReturnType<typeof setTimeout> | undefined} */
-let draftTimer;
-/** @type {Promise<void> | undefined} */
-let draftUnderWay;
 
 /* ---- what the page says ---- */
 
@@ -67,18 +63,30 @@ function setSaving(saving) {
 
 /* ---- what happens next ---- */
 
-/** Go on to what waits: a task put aside, the one fetched ahead, or a new one. */
+/** Go on to what waits: a task put aside, the one fetched ahead, or a new one. What was here is written to no more. */
 async function advance() {
+  drafting.stop();
+  desk.clear();
+  setSaving(false);
   for (const name of ["revision", "earlier", "ended"]) notice(name, null);
   const ready = queue.takeReady();
   if (ready) return show(ready);
   setState("loading");
+  // While it was fetched the last verdict may have been opened again: that stays, and the task stands ready.
+  const isAwaited = () => main.dataset.state === "loading";
   try {
     const item = await withSession(() => queue.fetch([]));
-    return item ? show(item) : setState("empty");
+    if (isAwaited()) return item ? show(item) : setState("empty");
+    if (item) queue.ready.push(item);
   } catch (error) {
-    return stopped(error);
+    if (isAwaited()) stopped(error);
   }
+}
+
+/** The verdict has changed. */
+function changed() {
+  byId("problems").replaceChildren();
+  drafting.changed();
 }
 
 /** @param {unknown} error */
@@ -118,60 +126,6 @@ async function prefetch() {
   }
 }
 
-/* ---- drafts ---- */
-
-/** The verdict has changed: keep it here at once, and on the server soon. */
-function changed() {
-  const { item } = desk;
-  if (!item) return;
-  byId("problems").replaceChildren();
-  const draft = draftOf(item);
-  drafts.keep(draftId(item), draft);
-  tell({ draft: draftId(item), verdict: draft });
-  clearTimeout(draftTimer);
-  draftTimer = setTimeout(() => (draftUnderWay = saveDraft(item)), DRAFT_DELAY_MS);
-}
-
-/** @param {Item} item */
-const draftId = (item) => item.judgment?.id ?? item.task.assignment.id;
-
-/** @param {Item} item */
-const draftUrl = ({ judgment, task }) =>
-  judgment ? `/api/v1/judgments/${judgment.id}/draft/` : `/api/v1/tasks/${task.id}/draft/`;
-
-/** A revision's draft names the verdict that it was begun on. @param {Item} item */
-function draftOf({ verdict, judgment }) {
-  const draft = verdicts.asDraft(verdict, clock.seconds);
-  return judgment ? { ...draft, revision: judgment.revision } : draft;
-}
-
-/** @param {Item} item */
-async function saveDraft(item) {
-  try {
-    await send("PUT", draftUrl(item), draftOf(item));
-    if (desk.item === item) byId("saved").textContent = say("draft_saved", { time: new Date().toLocaleTimeString([], { timeStyle: "short" }) });
-    notice("offline", null);
-  } catch (error) {
-    if (desk.item !== item || busy) return;
-    byId("saved").textContent = say("draft_kept");
-    if (error instanceof SignedOut) sessionEnded();
-    else if (error instanceof Offline) notice("offline", say("offline"));
-    else if (error instanceof Refused && error.status === 409) {
-      notice("ended", item.judgment ? say("draft_refused", { reason: error.message }) : say("ended"));
-    }
-  }
-}
-
-/** Nobody is torn out of a sentence by a dialog: it opens when they press, or when they submit. */
-function sessionEnded() {
-  const signIn = h("button", { type: "button", class: "button", onclick: async () => {
-    await askSignIn();
-    notice("session", null);
-    if (desk.item && (desk.item.touched || !desk.item.judgment)) await saveDraft(desk.item);
-  } }, say("sign_in")); // prettier-ignore
-  notice("session", say("session_ended"), signIn);
-}
-
 /* ---- submitting ---- */
 
 async function submit() {
@@ -179,7 +133,7 @@ async function submit() {
   if (busy || !item || main.dataset.state !== "judging") return;
   const lacking = verdicts.missing(item.verdict, item.task);
   if (lacking.length) return desk.showMissing(lacking);
-  clearTimeout(draftTimer);
+  drafting.stop();
   setSaving(true);
   const sending = sendingOf(item);
   outbox.keep(sending);
@@ -221,7 +175,7 @@ async function giveUp(kind) {
   if (busy || !item || item.judgment || main.dataset.state !== "judging") return;
   const reason = await askReason(kind);
   if (reason === null) return desk.focusResponse();
-  clearTimeout(draftTimer);
+  drafting.stop();
   setSaving(true);
   try {
     await withSession(() => send("POST", `/api/v1/tasks/${item.task.id}/${kind}/`, { reason }));
@@ -252,18 +206,11 @@ function putAside(item) {
   if (!item.judgment) queue.ready.unshift(item);
 }
 
-async function leaveRevision() {
+function leaveRevision() {
   const { item } = desk;
   if (busy || !item?.judgment) return;
-  clearTimeout(draftTimer);
-  drafts.drop(draftId(item));
+  drafting.discard(item);
   advance();
-  try {
-    await draftUnderWay; // or it would arrive after this and stay
-    await send("DELETE", draftUrl(item), undefined, { keepalive: true });
-  } catch (error) {
-    if (!(error instanceof Refused)) notice("problem", say("discard_failed"));
-  }
 }
 
 /** Put what was begun on an earlier verdict in the place of the stored one; undo leads back. */
@@ -286,34 +233,19 @@ listen((told) => {
   if (told.stored) countOne();
   queue.forget(told.left);
   if (!item || busy || draftId(item) !== told.left) return;
-  clearTimeout(draftTimer);
   announce(say("left_elsewhere"));
   advance();
 });
 
-/* ---- the reservation ---- */
+/* ---- what goes on beside ---- */
 
-setInterval(async () => {
-  const { item } = desk;
-  if (main.dataset.state !== "judging" || !item || item.judgment || busy || !clock.isActive(HEARTBEAT_MS * 2)) return;
-  try {
-    await send("POST", `/api/v1/tasks/${item.task.id}/renew/`);
-    notice("offline", null);
-    for (const next of queue.ready) if (next.expires - Date.now() < 2 * HEARTBEAT_MS) await queue.renew(next);
-  } catch (error) {
-    if (error instanceof SignedOut) sessionEnded();
-    else if (error instanceof Offline) notice("offline", say("offline"));
-    else if (error instanceof Refused && error.status === 409 && desk.item === item) notice("ended", say("ended"));
-  }
-}, HEARTBEAT_MS);
-
+keepReserved(desk, queue, {
+  isAtWork: (within) => main.dataset.state === "judging" && !busy && clock.isActive(within),
+  sessionEnded: () => drafting.sessionEnded(),
+});
 addEventListener("offline", () => notice("offline", say("offline")));
 addEventListener("online", () => notice("offline", null));
-addEventListener("pagehide", () => {
-  if (desk.item && main.dataset.state === "judging" && desk.item.touched) {
-    drafts.keep(draftId(desk.item), draftOf(desk.item));
-  }
-});
+addEventListener("pagehide", () => main.dataset.state === "judging" && drafting.keep());
 
 /* ---- the start ---- */
 

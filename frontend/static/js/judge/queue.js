@@ -1,6 +1,6 @@
 /** Tasks fetched ahead: two live reservations at most, the one being judged and one that stands ready. */
 
-import { send } from "./api.js";
+import { Refused, send } from "./api.js";
 import { PAGE } from "./dom.js";
 import { itemOf } from "./desk.js";
 
@@ -57,9 +57,14 @@ export class Queue {
     return status === 204 ? null : itemOf(json, Date.parse(json.assignment.expires_at) - now);
   }
 
-  /** Keep a task that waits from running out. @param {Item} item */
+  /** Keep a task that waits from running out; one that is somebody else's by now stands ready no more. @param {Item} item */
   async renew(item) {
-    await send("POST", `/api/v1/tasks/${item.task.id}/renew/`);
-    item.expires = Date.now() + item.reserved;
+    try {
+      await send("POST", `/api/v1/tasks/${item.task.id}/renew/`);
+      item.expires = Date.now() + item.reserved;
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.forget(item.task.assignment.id);
+    }
   }
 }
