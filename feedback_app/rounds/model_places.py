@@ -18,7 +18,7 @@ def allowed_folders() -> list[Path]:
 
 def is_allowed(directory: Path) -> bool:
     """Say whether a directory, wherever its links lead, lies below a folder that models may be taken from."""
-    place = directory.resolve()
+    place = Path(os.path.realpath(directory))  # unlike Path's own, it bears links in a circle
     return any(place.is_relative_to(folder) and place != folder for folder in allowed_folders())
 
 

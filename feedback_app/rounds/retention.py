@@ -14,11 +14,11 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
-from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
+from feedback_app.leases import database_now
 from feedback_app.projects.models import Project
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.workspace import round_dir
@@ -52,7 +52,7 @@ class Removal:
 
 def plan_removals(*, now: datetime | None = None) -> Iterator[Removal]:
     """Yield what the rule would take away now: of every project checkpoints first, then weights."""
-    now = now or timezone.now()
+    now = now or database_now()
     finished = Round.objects.exclude(state__in=Round.ACTIVE).select_related("project", "policy").order_by("created_at")
     rounds = [held for held in finished if round_dir(held).is_dir()]
     for held in rounds:

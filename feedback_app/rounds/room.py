@@ -69,7 +69,7 @@ def bytes_below(folder: Path) -> int:
     for path in folder.rglob("*"):
         try:
             found = path.stat()
-        except FileNotFoundError:  # a trainer renames and removes as it goes
+        except OSError:  # a trainer renames and removes as it goes; links may lead nowhere, or in a circle
             continue
         if path.is_file():
             seen[found.st_dev, found.st_ino] = found.st_size

@@ -16,6 +16,9 @@ from training.config import LIFELINE_VARIABLE, STAGES, make_config, to_toml
 STOP_GRACE_S = 5.0
 NICENESS = 10
 LOG_TAIL = 20
+# A log may have grown to gigabytes, and a line of it have no end: a page looks at it every few seconds.
+LOG_END_BYTES = 64 * 2**10
+LONGEST_LINE = 500
 
 
 def write_command(
@@ -83,16 +86,21 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
 
 def last_words(log: Path) -> str:
     """Return the last line of a log that says something."""
-    try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except FileNotFoundError:
-        return "no log"
-    return lines[-1][-500:] if lines else "no log"
+    lines = [line for line in _end_of(log) if line.strip()]
+    return lines[-1] if lines else "no log"
 
 
 def log_tail(directory: Path) -> list[str]:
     """Return the last lines of a step's log."""
+    return _end_of(log_path(directory))[-LOG_TAIL:]
+
+
+def _end_of(log: Path) -> list[str]:
+    """Return the lines in which a log ends, each cut at its beginning; none where there is no log."""
     try:
-        return log_path(directory).read_text(errors="replace").splitlines()[-LOG_TAIL:]
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_END_BYTES))
+            text = file.read(LOG_END_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return []
+    return [line[-LONGEST_LINE:] for line in text.splitlines()]

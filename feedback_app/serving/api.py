@@ -6,6 +6,7 @@ from uuid import UUID
 from django.http import Http404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -71,12 +72,21 @@ class PushApi(APIView):
         return Response(push_as_json(push))
 
 
+class RollbackInput(serializers.Serializer[Any]):
+    live = serializers.CharField(
+        default="", allow_blank=True, help_text="the version to take back; refused where another is live by now"
+    )
+
+
 class RollbackApi(APIView):
-    @extend_schema(request=None, responses=OpenApiTypes.OBJECT, operation_id="roll_back")
+    @extend_schema(request=RollbackInput, responses=OpenApiTypes.OBJECT, operation_id="roll_back")
     def post(self, request: Request, slug: str) -> Response:
         project = get_project_for(request.user, slug, Member.Role.MANAGER)
+        given = RollbackInput(data=request.data or {})
+        given.is_valid(raise_exception=True)
+        live = given.validated_data["live"]
         try:
-            push = roll_back(project=project, requested_by=request.user)  # type: ignore[arg-type]
+            push = roll_back(project=project, requested_by=request.user, live=live)  # type: ignore[arg-type]
         except PushRefused as refused:
             return Response({"detail": [str(refused)]}, status=409)
         return Response(push_as_json(push))

@@ -1,7 +1,7 @@
 """Pushes and rollbacks that a page asked for: they take as long as a server takes to load a model.
 
-A lost message changes nothing that is served, and the page shows that nothing came of it; a doubled one finds the
-version live already, or its push running.
+A lost message changes nothing that is served, and the page shows that nothing came of it; a doubled one finds that
+there were more pushes since than whoever asked had seen: one of them may have taken the version back.
 """
 
 import logging
@@ -18,9 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped
-def push(policy_id: str, requested_by: int) -> None:
-    """Make a version live; why it did not go is kept with the push."""
+def push(policy_id: str, requested_by: int, seen: int | None = None) -> None:
+    """Make a version live; why it did not go is kept with the push. seen: the project's pushes when it was asked."""
     policy = PolicyVersion.objects.select_related("project").get(pk=policy_id)
+    if seen is not None and policy.project.pushes.count() != seen:
+        logger.warning("push policy=%s: asked before another push, and left undone", policy.name)
+        return
     try:
         push_policy(policy=policy, requested_by=User.objects.filter(pk=requested_by).first())
     except PushRefused as refused:

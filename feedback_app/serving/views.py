@@ -26,7 +26,7 @@ def push(request: ProjectRequest, policy_id: UUID) -> HttpResponse:
     """Ask for a version to go live; how it goes stands on the page of the policies."""
     policy = get_object_or_404(PolicyVersion, pk=policy_id, project=request.project)
     said = _("%(policy)s is being checked and loaded beside what answers now.") % {"policy": policy.name}
-    return _ask(request, tasks.push, said, str(policy.pk), request.user.pk)
+    return _ask(request, tasks.push, said, str(policy.pk), request.user.pk, request.project.pushes.count())
 
 
 @require_POST

@@ -54,16 +54,21 @@ def register_elsewhere(
     Raises:
         RoundRefused: says why; nothing was begun.
     """
-    place = directory.resolve()
+    try:
+        place = directory.resolve()
+        is_directory = place.is_dir()
+    except (OSError, RuntimeError) as error:  # links in a circle, or a name longer than the disk takes
+        raise RoundRefused(_("%(folder)s is no directory") % {"folder": str(directory)[:300]}) from error
     if not by_operator and not is_allowed(place):
         raise RoundRefused(_("%(folder)s is not below a folder that models may be taken from") % {"folder": directory})
-    if not place.is_dir():
+    if not is_directory:
         raise RoundRefused(_("%(folder)s is no directory") % {"folder": directory})
     if any(parent.project_id != project.pk for parent in parents):
         raise RoundRefused(_("a parent is a version of another project"))
     if shutil.disk_usage(settings.DATA_DIR).free < bytes_below(place) + LEFT_BYTES:
         raise RoundRefused(_("the disk has no room for a copy of it"))
     given = {"directory": str(place), "parents": [str(parent.pk) for parent in parents], "note": note.strip()}
+    given |= {"by_operator": by_operator}
     return _start(project, given, [Name.ADOPT], evaluate=evaluate, created_by=created_by)
 
 

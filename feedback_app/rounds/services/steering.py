@@ -221,9 +221,10 @@ def retry_round(*, round_id: UUID, retried_by: User | None, from_step: str = "")
     return held
 
 
+@transaction.atomic
 def approve_round(*, round_id: UUID, approved_by: User | None) -> Round:
     """Let a round that waits for a person go live."""
-    held = Round.objects.get(pk=round_id)
+    held = Round.objects.select_for_update().get(pk=round_id)
     gate = {**held.gate, "approved": True, "approved_by": str(approved_by) if approved_by else ""}
     return _change(round_id, {State.WAITING_FOR_APPROVAL}, approved_by, "approve", state=State.QUEUED, gate=gate)
 
@@ -231,7 +232,7 @@ def approve_round(*, round_id: UUID, approved_by: User | None) -> Round:
 @transaction.atomic
 def reject_round(*, round_id: UUID, rejected_by: User | None, reason: str = "") -> Round:
     """End a round that waits for a person's word, or at its gate for many people's, without going live."""
-    held = Round.objects.get(pk=round_id)
+    held = Round.objects.select_for_update().get(pk=round_id)
     allowed = {State.WAITING_FOR_APPROVAL, *([State.WAITING_FOR_JUDGMENTS] if waits_for_people(held) else [])}
     ended = _change(
         round_id, allowed, rejected_by, "reject",
@@ -241,9 +242,10 @@ def reject_round(*, round_id: UUID, rejected_by: User | None, reason: str = "") 
     return ended
 
 
+@transaction.atomic
 def settle_round(*, round_id: UUID, settled_by: User | None) -> Round:
     """Let a round's blind comparisons end with the verdicts that there are; its recipe says what becomes of it."""
-    held = Round.objects.get(pk=round_id)
+    held = Round.objects.select_for_update().get(pk=round_id)
     allowed = {State.WAITING_FOR_JUDGMENTS} if waits_for_people(held) else set()
     return _change(
         round_id, allowed, settled_by, "settle", state=State.QUEUED, gate={**held.gate, "settled": True}

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import F
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from feedback_app.serving.backends.base import Seen
 from feedback_app.serving.models import Deployment, Endpoint, Observation, PolicyVersion
@@ -53,7 +53,7 @@ def _row(policy: PolicyVersion, seen: list[Seen], source: Observation.Source) ->
 
 def forget_observations() -> int:
     """Delete what is too old to be compared with anything; return how many rows."""
-    return Observation.objects.filter(at__lt=timezone.now() - KEPT).delete()[0]
+    return Observation.objects.filter(at__lt=Now() - KEPT).delete()[0]
 
 
 def figures_of(

@@ -108,11 +108,16 @@ def push_policy(
     )  # fmt: skip
 
 
-def roll_back(*, project: Project, requested_by: User | None = None) -> Push:
-    """Make the version that was live before live again; raises PushRefused where there is none."""
-    deployment = Deployment.objects.select_related("previous").filter(project=project).first()
+def roll_back(*, project: Project, requested_by: User | None = None, live: str = "") -> Push:
+    """Make the version that was live before live again; raises PushRefused where there is none.
+
+    live: the name of the version that is to be taken back, where that is known: two who ask at once ask for one thing.
+    """
+    deployment = Deployment.objects.select_related("previous", "live").filter(project=project).first()
     if deployment is None or deployment.previous is None:
         raise PushRefused(_("there is no version to go back to"))
+    if live and deployment.live.name != live:
+        raise PushRefused(_("Another version has gone live meanwhile; nothing was changed."))
     return _push(policy=deployment.previous, kind=Push.Kind.ROLLBACK, requested_by=requested_by)
 
 

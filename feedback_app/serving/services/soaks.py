@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from django.utils import timezone
+from django.db.models.functions import Now
 
+from feedback_app.leases import database_now
 from feedback_app.notifications.models import Notification
 from feedback_app.notifications.services import announce
 from feedback_app.serving.models import PolicyVersion, Push, Soak
@@ -26,7 +27,7 @@ class Takeback:
         """Write and tell that the rollback ended the soak; False where something else has ended it meanwhile."""
         ended = Soak.objects.filter(pk=self.soak.pk, state=State.WATCHING).update(
             state=State.ROLLED_BACK, cause=self.cause, figures=self.figures, rollback=rollback, trouble="",
-            ended_at=timezone.now(),
+            ended_at=Now(),
         )  # fmt: skip
         if ended:
             self._announce()
@@ -46,7 +47,7 @@ class Takeback:
 
 def begin_soak(*, push: Push, previous: PolicyVersion, rules: SoakRules) -> Soak:
     """Watch a version from now on; the caller's transaction makes it live, and has ended what was watched before."""
-    now = timezone.now()
+    now = database_now()
     return Soak.objects.create(
         push=push, project=push.project, policy=push.policy, previous=previous, rules=rules.as_json(),
         started_at=now, until=now + timedelta(minutes=rules.minutes), next_at=now,
@@ -56,4 +57,4 @@ def begin_soak(*, push: Push, previous: PolicyVersion, rules: SoakRules) -> Soak
 def end_soaks(*, push: Push) -> None:
     """End what is watched in a project where another version goes live: its figures are of the past now."""
     watched = Soak.objects.filter(project=push.project, state=State.WATCHING)
-    watched.update(state=State.ENDED, ended_at=timezone.now())
+    watched.update(state=State.ENDED, ended_at=Now())

@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from feedback_app.intervals import wilson_interval
+from feedback_app.leases import database_now
 from feedback_app.serving.backends import Backend, BackendError, backend_of
 from feedback_app.serving.backends.base import Seen, read_canary
 from feedback_app.serving.models import Deployment, Observation, PolicyVersion, Soak
@@ -69,7 +69,7 @@ def _look(soak: Soak) -> bool:
     cause = broken_bound(figures, SoakRules(**soak.rules))
     if cause is not None:
         return _take_back(soak, cause, figures)
-    over = soak.until <= timezone.now()
+    over = soak.until <= database_now()
     _update(
         soak, figures=figures, away=soak.away, next_at=Now(), trouble="",
         **({"state": Soak.State.PASSED, "ended_at": Now()} if over else {}),
