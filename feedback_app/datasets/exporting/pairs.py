@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, islice, pairwise
 from math import floor
 
@@ -248,8 +249,15 @@ def rating_span(bounds: Mapping[str, tuple[int, int]], weights: Mapping[str, flo
     return sum(abs(_weight_of(key, weights)) * (high - low) for key, (low, high) in bounds.items())
 
 
-def _chosen_pairs(scores: Mapping[int, float], which: str) -> list[tuple[int, int]]:
+def _chosen_pairs(scores: Mapping[int, float], which: str) -> tuple[tuple[int, int], ...]:
     """Return (better, worse) places, the widest apart first; ties make none."""
+    return _pairs_of_scores(tuple(scores.items()), which)
+
+
+@lru_cache(maxsize=4096)
+def _pairs_of_scores(given: tuple[tuple[int, float], ...], which: str) -> tuple[tuple[int, int], ...]:
+    """Return them for scores by place: millions of judgments come to a few of these."""
+    scores = dict(given)
     tiers = sorted(set(scores.values()), reverse=True)
     if which == "adjacent":
         wanted = set(pairwise(tiers))
@@ -259,4 +267,4 @@ def _chosen_pairs(scores: Mapping[int, float], which: str) -> list[tuple[int, in
         wanted = set(combinations(tiers, 2))
     places = sorted(scores, key=lambda place: (-scores[place], place))
     pairs = [(a, b) for a, b in combinations(places, 2) if scores[a] != scores[b] and (scores[a], scores[b]) in wanted]
-    return sorted(pairs, key=lambda pair: scores[pair[1]] - scores[pair[0]])
+    return tuple(sorted(pairs, key=lambda pair: scores[pair[1]] - scores[pair[0]]))

@@ -48,8 +48,9 @@ class Export:
     def lines_of(self, tasks: list[ExportTask]) -> Iterator[str]:
         """Yield the rows of one prompt's tasks."""
         for line in self.format.lines(tasks, self.rules):
-            for letter, escaped in LINE_ENDS:
-                line = line.replace(letter, escaped)
+            if not line.isascii():
+                for letter, escaped in LINE_ENDS:
+                    line = line.replace(letter, escaped)
             yield line
 
     def prompts(self) -> Iterator[list[ExportTask]]:

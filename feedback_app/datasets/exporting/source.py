@@ -4,23 +4,31 @@ A single statement is also a single snapshot: what is exported is what stood at 
 """
 
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
 from django.db import connection
 
 from feedback_app.datasets.exporting.options import ExportOptions
+from feedback_app.datasets.exporting.query import UNIT, export_query
 from feedback_app.projects.models import Project
 
-# Stands between parts of one field: JSON never holds it unescaped.
-UNIT = "\x1f"
 TRUNCATED = "length"
 # The scanner behind json.loads: PostgreSQL's JSON needs none of the checks around it.
 _read_json: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 NO_FLAGS: frozenset[str] = frozenset()
+# A binary COPY begins with a head of its own; a row is the number of its columns and the length of each before it.
+SIGNATURE = b"PGCOPY\n\xff\r\n\x00"
+FILE_HEAD = 19
+ONE_COLUMN = b"\x00\x01"
+ROW_HEAD = 6
+# How many parts of a task's first row are the task's, and how many of every row the response's.
+OF_TASK, OF_RESPONSE = 8, 8
+OF_FIRST = OF_TASK + OF_RESPONSE
 
 
 @dataclass(slots=True)
@@ -81,73 +89,15 @@ class ExportTask:
     judgments: list[ExportJudgment]
 
 
-# The judgments are grouped and put in order first, then texts are looked up as they are sent: PostgreSQL works on the
-# next rows while Python shapes these. Sorted with their texts, the first row came out when the last one was ready.
-QUERY = """
-COPY (
-    WITH judged AS (
-        SELECT judgment.task_id, '[' || string_agg(json_build_array(
-                   judgment.id, CASE WHEN person.kind = 'imported' THEN person.display_name ELSE person.username END,
-                   judgment.origin = 'simulated', judgment.ranks, judgment.all_bad, judgment.strength,
-                   judgment.ratings, judgment.flags, judgment.rewrites, judgment.rationale, judgment.lead_time,
-                   to_char(judgment.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
-                   judgment.revision, protocol.number, guidelines.number
-               )::text, ',' ORDER BY judgment.created_at, judgment.id) || ']' AS verdicts
-        FROM annotation_judgment judgment
-        JOIN accounts_user person ON person.id = judgment.annotator_id
-        JOIN annotation_assignment assignment ON assignment.id = judgment.assignment_id
-        JOIN projects_protocol_version protocol ON protocol.id = assignment.protocol_id
-        LEFT JOIN projects_guidelines_version guidelines ON guidelines.id = assignment.guidelines_id
-        WHERE judgment.project_id = %(project)s AND NOT judgment.surplus AND judgment.voided_at IS NULL
-              {judgment_filters}
-        GROUP BY judgment.task_id
-    ), ready AS (
-        SELECT task.id, task.prompt_id, task.external_id, judged.verdicts, {adjudicated} AS adjudicated
-        FROM annotation_task task
-        JOIN judged ON judged.task_id = task.id {adjudications}
-        WHERE task.project_id = %(project)s AND task.kind IN ('normal', 'gate')
-        ORDER BY task.prompt_id, task.id
-    )
-    SELECT ready.id, ready.prompt_id, prompt.split, prompt.language, to_json(ready.external_id)::text,
-           prompt.messages::text, answered.texts, answered.about, ready.verdicts,
-           ready.adjudicated
-    FROM ready
-    JOIN annotation_prompt prompt ON prompt.id = ready.prompt_id {prompt_filters}
-    JOIN LATERAL (
-        SELECT string_agg(to_json(response.text)::text, E'\\x1f' ORDER BY place.position) AS texts,
-               '[' || string_agg(json_build_array(
-                   response.id, response.model_name, policy.name, policy.number, response.finish_reason,
-                   response.token_count, response.seed
-               )::text, ',' ORDER BY place.position) || ']' AS about
-        FROM annotation_task_response place
-        JOIN annotation_response response ON response.id = place.response_id
-        LEFT JOIN serving_policy_version policy ON policy.id = response.policy_id
-        WHERE place.task_id = ready.id
-    ) answered ON true
-    ORDER BY ready.prompt_id, ready.id
-) TO STDOUT
-"""
-
-# A reviewer's verdict has no assignment: the protocol and guidelines are those of the judgments it stands above.
-ADJUDICATED = """coalesce(json_build_array(
-            task.id, coalesce(reviewer.username, 'adjudicator'), false, adjudication.ranks, adjudication.all_bad,
-            adjudication.strength, adjudication.ratings, adjudication.flags, json_build_object(),
-            adjudication.rationale, null,
-            to_char(adjudication.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'), 1
-        )::text, '')"""
-ADJUDICATIONS = """JOIN annotation_adjudication adjudication ON adjudication.task_id = task.id
-        LEFT JOIN accounts_user reviewer ON reviewer.id = adjudication.adjudicated_by_id"""
-
-
 def stream_tasks(*, project: Project, split: str, options: ExportOptions) -> Iterator[ExportTask]:
-    """Yield the judged tasks of a project, a prompt's tasks together; split is one side, or "all".
+    """Yield the judged tasks of a project, a prompt's tasks together, in about the order in which they came in.
 
-    An adjudicated task has the reviewer's verdict alone, unless the options ignore it.
+    split is one side, or "all". An adjudicated task has the reviewer's verdict alone, unless the options ignore it.
     Left out: gold, qualification and repeated tasks, surplus and void judgments, and what the options filter.
     """
-    with closing(_stream_lines(project, split, options)) as lines:
-        for line in lines:
-            task, adjudicated = _parse_line(line)
+    with closing(_stream_rows(*export_query(project, split, options))) as rows:
+        for task_parts, responses in _by_task(rows):
+            task, adjudicated = _read_task(task_parts, responses)
             if _passes(task, options):
                 if adjudicated:
                     of = task.judgments[0]
@@ -155,62 +105,49 @@ def stream_tasks(*, project: Project, split: str, options: ExportOptions) -> Ite
                 yield task
 
 
-def _stream_lines(project: Project, split: str, options: ExportOptions) -> Generator[str, None, None]:
-    query, values = _filtered(project, split, options)
+def _stream_rows(query: str, values: dict[str, Any]) -> Generator[str, None, None]:
+    """Yield the one text that each row of a binary COPY is."""
     with connection.cursor() as cursor, cursor.copy(query, values) as copy:
-        # A message is a row. JSON escapes every control character itself, so COPY has only backslashes left to double.
         for row in copy:
-            yield bytes(row[:-1]).replace(b"\\\\", b"\\").decode()
+            if row[:2] == ONE_COLUMN:
+                yield str(row[ROW_HEAD:], "utf-8")
+            elif row[: len(SIGNATURE)] == SIGNATURE and len(row) > FILE_HEAD + ROW_HEAD:
+                yield str(row[FILE_HEAD + ROW_HEAD :], "utf-8")
 
 
-def _filtered(project: Project, split: str, options: ExportOptions) -> tuple[str, dict[str, Any]]:
-    judgments, prompts = [], []
-    values: dict[str, Any] = {"project": project.pk}
-    if options.simulated != "include":
-        judgments.append(f"judgment.origin {'=' if options.simulated == 'only' else '<>'} 'simulated'")
-    for name, sign in (("since", ">="), ("until", "<")):
-        if moment := getattr(options, name):
-            judgments.append(f"judgment.created_at {sign} %({name})s::timestamptz")
-            values[name] = moment
-    if options.annotators:
-        judgments.append(
-            "(person.username = ANY(%(annotators)s)"
-            " OR person.kind = 'imported' AND person.display_name = ANY(%(annotators)s))"
-        )
-        values["annotators"] = list(options.annotators)
-    if options.minimum_strength:
-        judgments.append("(judgment.strength IS NULL OR judgment.strength >= %(minimum_strength)s)")
-        values["minimum_strength"] = options.minimum_strength
-    if options.all_bad == "drop":
-        judgments.append("NOT judgment.all_bad")
-    if split != "all":
-        prompts.append("prompt.split = %(split)s")
-        values["split"] = split
-    if options.languages:
-        prompts.append("prompt.language = ANY(%(languages)s)")
-        values["languages"] = list(options.languages)
-    above = {"replace": f"LEFT {ADJUDICATIONS}", "only": ADJUDICATIONS, "ignore": ""}[options.adjudicated]
-    query = QUERY.format(
-        adjudications=above,
-        adjudicated=f"CASE WHEN adjudication.id IS NULL THEN '' ELSE {ADJUDICATED} END" if above else "''",
-        judgment_filters="".join(f"AND {condition} " for condition in judgments),
-        prompt_filters="".join(f"AND {condition} " for condition in prompts),
-    )
-    return query, values
+def _by_task(rows: Iterable[str]) -> Iterator[tuple[list[str], list[ExportResponse]]]:
+    """Yield what the rows say of each task, and its responses in canonical order."""
+    task: list[str] = []
+    responses: list[ExportResponse] = []
+    for row in rows:
+        parts = row.split(UNIT)
+        if len(parts) == OF_FIRST:
+            if responses:
+                yield task, responses
+            task, responses = parts[:OF_TASK], []
+        pk, model, policy, number, reason, tokens, seed, text = parts[-OF_RESPONSE:]
+        responses.append(
+            ExportResponse(
+                pk, text, _read_name(model), _read_name(policy), int(number) if number else None, _read_name(reason),
+                int(tokens) if tokens else None, int(seed) if seed else None, NO_FLAGS,
+            )
+        )  # fmt: skip
+    if responses:
+        yield task, responses
 
 
-def _parse_line(line: str) -> tuple[ExportTask, list[Any]]:
+def _read_task(parts: list[str], responses: list[ExportResponse]) -> tuple[ExportTask, list[Any]]:
     """Return a task, and the reviewer's verdict that stands above its judgments, if there is one."""
-    pk, prompt_id, split, language, external_id, messages, texts, about, verdicts, above = line.split("\t")
-    responses = [
-        ExportResponse(pk, text, model or "", policy or "", number, reason, tokens, seed, NO_FLAGS)
-        for text, (pk, model, policy, number, reason, tokens, seed) in zip(
-            texts.split(UNIT), _read_json(about, 0)[0], strict=True
-        )
-    ]
-    judgments = [_judgment(item, responses) for item in _read_json(verdicts, 0)[0]]
-    task = ExportTask(pk, prompt_id, split, language, external_id, messages, responses, judgments)
+    pk, prompt_id, split, language, external_id, verdicts, above, messages = parts
+    judgments = [_judgment(item, responses) for item in _read_json(f"[{verdicts}]", 0)[0]]
+    task = ExportTask(pk, prompt_id, split, _read_name(language), external_id, messages, responses, judgments)
     return task, _read_json(above, 0)[0] if above else []
+
+
+@lru_cache(maxsize=1024)
+def _read_name(written: str) -> str:
+    """Return a JSON text of which there are few."""
+    return str(json.loads(written))
 
 
 def _judgment(item: list[Any], responses: list[ExportResponse]) -> ExportJudgment:

@@ -18,8 +18,10 @@ FILE_TYPES = {
     "parquet": "application/vnd.apache.parquet",
     "csv": "text/csv; charset=utf-8",
 }
-# Rows of one piece: of a response's chunk and of a Parquet row group alike.
+# Rows of one piece, which is a row group in Parquet.
 PIECE = 1000
+# JSON lines are sent on while the processor still has them at hand.
+PIECE_OF_LINES = 100
 
 
 def write_pieces(
@@ -28,8 +30,9 @@ def write_pieces(
     """Yield a file's bytes piece by piece, of JSON lines that fit the schema."""
     rows = iter(lines)
     if file_type == "jsonl":
-        while piece := list(islice(rows, PIECE)):
-            yield ("\n".join(piece) + "\n").encode()
+        while piece := list(islice(rows, PIECE_OF_LINES)):
+            piece.append("")  # ends the last line
+            yield "\n".join(piece).encode()
     elif file_type == "parquet":
         yield from _parquet_pieces(rows, schema, as_text)
     else:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pyarrow
@@ -72,39 +73,38 @@ def lines(tasks: Sequence[ExportTask], rules: PairRules) -> Iterator[str]:
         judgments = ", ".join(map(_judgment, task.judgments))
         yield (
             f'{{"id": "{task.id}", "external_id": {external}, "prompt_id": "{task.prompt_id}", '
-            f'"split": "{task.split}", "language": "{task.language}", "prompt": {task.messages_json}, '
+            f'"split": "{task.split}", "language": {_text(task.language)}, "prompt": {task.messages_json}, '
             f'"responses": [{responses}], "judgments": [{judgments}]}}'
         )
 
 
 # Written out by hand where the value's form is known: an encoder's call for each row is what an export waits for.
 def _response(response: ExportResponse) -> str:
-    policy = f'"{response.policy}"' if response.policy else "null"
+    policy = _text(response.policy) if response.policy else "null"
+    tokens, seed = response.token_count, response.seed
     return (
-        f'{{"text": {response.text_json}, "model": {_text(response.answered_by)}, "id": "{response.id}", '
+        f'{{"text": {response.text_json}, "model": {_text(response.policy or response.model)}, "id": "{response.id}", '
         f'"policy": {policy}, "finish_reason": {_text(response.finish_reason)}, '
-        f'"token_count": {_or_null(response.token_count)}, "seed": {_or_null(response.seed)}}}'
+        f'"token_count": {"null" if tokens is None else tokens}, "seed": {"null" if seed is None else seed}}}'
     )
 
 
 def _judgment(judgment: ExportJudgment) -> str:
     return (
-        f'{{"annotator": {_text(judgment.annotator)}, '
-        f'"ranking": {ranking_of(judgment.ranks) if judgment.ranks else "null"}, '
-        f'"all_bad": {_truth(judgment.all_bad)}, "strength": {_or_null(judgment.strength)}, '
-        f'"ratings": {_object(judgment.ratings)}, "flags": {_object(judgment.flags)}, '
-        f'"rewrites": {_object(judgment.rewrites)}, "rationale": {_text(judgment.rationale)}, '
+        f'{{"annotator": {_text(judgment.annotator)}, "ranking": {_ranking(tuple(judgment.ranks))}, '
+        f'"all_bad": {"true" if judgment.all_bad else "false"}, "strength": {_or_null(judgment.strength)}, '
+        f'"ratings": {_object(judgment.ratings) if judgment.ratings else "{}"}, '
+        f'"flags": {_object(judgment.flags) if judgment.flags else "{}"}, '
+        f'"rewrites": {_object(judgment.rewrites) if judgment.rewrites else "{}"}, '
+        f'"rationale": {_text(judgment.rationale)}, '
         f'"lead_time": {_or_null(judgment.lead_time)}, "created_at": "{judgment.created_at}", '
-        f'"simulated": {_truth(judgment.simulated)}, "id": "{judgment.id}", "revision": {judgment.revision}, '
-        f'"protocol": {judgment.protocol}, "guidelines": {_or_null(judgment.guidelines)}}}'
+        f'"simulated": {"true" if judgment.simulated else "false"}, "id": "{judgment.id}", '
+        f'"revision": {judgment.revision}, "protocol": {judgment.protocol}, '
+        f'"guidelines": {_or_null(judgment.guidelines)}}}'
     )
 
 
 _text = json.encoder.encode_basestring
-
-
-def _truth(value: bool) -> str:
-    return "true" if value else "false"
 
 
 def _or_null(value: float | None) -> str:
@@ -112,7 +112,13 @@ def _or_null(value: float | None) -> str:
 
 
 def _object(value: Mapping[int, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False) if value else "{}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+@lru_cache(maxsize=4096)
+def _ranking(ranks: tuple[int | None, ...]) -> str:
+    """Return ranks as JSON: millions of judgments come to a few of them."""
+    return str(ranking_of(ranks)) if ranks else "null"
 
 
 def ranking_of(ranks: Sequence[int | None]) -> list[list[int]]:
