@@ -1,7 +1,10 @@
 """A policy version's model card, written from what is known of it and nothing else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from django.utils.translation import override
 
 from feedback_app.rounds.curves import figure
 from feedback_app.rounds.models import Round
@@ -20,10 +23,11 @@ ELSEWHERE = (
 
 def write_model_card(policy: PolicyVersion, made_by: Round | None) -> str:
     """Return the card's Markdown, with the lines between --- that a model hub reads."""
-    base = family(policy=policy)[-1]
+    with override("en"):  # in one language, whoever takes it away
+        origin = _origin(policy, made_by, family(policy=policy))
     parts = [
         f"---\npipeline_tag: text-generation\nlibrary_name: transformers\ntags:\n  - rlhf\n---\n# {policy.name}\n",
-        _origin(policy, made_by, base),
+        origin,
         _evaluated(policy.evaluation),
     ]
     if made_by is not None and policy.source != PolicyVersion.Source.REGISTERED:
@@ -35,11 +39,12 @@ def write_model_card(policy: PolicyVersion, made_by: Round | None) -> str:
     return "\n".join(parts)
 
 
-def _origin(policy: PolicyVersion, made_by: Round | None, base: PolicyVersion) -> str:
+def _origin(policy: PolicyVersion, made_by: Round | None, line: Sequence[PolicyVersion]) -> str:
+    base = line[-1]
     lines = [
         f"- Project: {policy.project.name}",
         f"- Made: {policy.created_at:%Y-%m-%d}, {policy.get_source_display()}",
-        f"- Line: {' ← '.join(version.name for version in family(policy=policy))}",
+        f"- Line: {' ← '.join(version.name for version in line)}",
         f"- Base model: {Path(base.directory).name if base.source == PolicyVersion.Source.BASE else 'not known here'}",
     ]
     if made_by is not None:

@@ -12,15 +12,20 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.translation import override
 from kombu.exceptions import OperationalError
 
 from feedback_app.projects.models import Member, Project
+from feedback_app.rounds.model_cards import write_model_card
 from feedback_app.rounds.policy_tree import tree_of, versions_with_origin
 from feedback_app.rounds.workspace import seal
 from feedback_app.serving import tasks
 from feedback_app.serving.models import Deployment, PolicyVersion, Push
+from feedback_app.serving.selectors import family
 from feedback_app.serving.services import ensure_base_policy
 from feedback_app.serving.status import ask_endpoint
 from tests.factories import make_project, make_user
@@ -157,6 +162,24 @@ def test_the_card_is_written_from_facts(manager: Client, line: list[PolicyVersio
     assert "- Line: loop-v2 ← loop-v1 ← loop-v0" in card
     assert "| Win rate over the parent | 0.710 | 0.610 to 0.800 |" in card
     assert f"updates = {line[2].made_by.get().config['ppo']['updates']}" in card  # the recipe as it was frozen
+
+
+def test_a_cards_words_are_of_one_language_and_a_long_line_costs_no_more_queries(
+    line: list[PolicyVersion],
+) -> None:
+    version = line[-1]
+    with override("zh-hans"):
+        assert "training round" in write_model_card(version, None)
+    counts = []
+    for number in (3, 12):
+        while version.number < number:
+            version = child_of(version, version.number + 1)
+        with CaptureQueriesContext(connection) as asked:
+            names = [policy.name for policy in family(policy=PolicyVersion.objects.get(pk=version.pk))]
+        counts.append(len(asked))
+        assert names[0] == f"v{number}"
+        assert names[-1] == "loop-v0"
+    assert counts[0] == counts[1]
 
 
 def test_a_version_is_taken_away_whole_with_its_card(

@@ -46,6 +46,9 @@ def test_each_kind_of_schedule_reads_its_own_field(manager: Client, project: Pro
         ({"kind": "cron", "cron": "99 2 * * *"}, "cron"),
         ({"kind": "never"}, "kind"),
         ({"minimum_judgments": "-1"}, "minimum_judgments"),
+        ({"minimum_judgments": "3000000000"}, "minimum_judgments"),  # more than an integer's column holds
+        ({"judgments": "3000000000"}, "judgments"),
+        ({"kind": "interval", "hours": "1e300"}, "hours"),
     ],
 )
 def test_a_schedule_that_makes_no_sense_is_named_at_its_field(

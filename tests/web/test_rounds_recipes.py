@@ -28,6 +28,7 @@ from tests.factories import make_judgment, make_project, make_task, make_user
         ({"max_hours": float("nan")}, "max_hours: a finite number is needed, not nan"),
         ({"max_disk_gb": float("inf")}, "max_disk_gb: a finite number is needed, not inf"),
         ({"gate": {"max_kl": float("inf")}}, "gate.max_kl: a finite number is needed, not inf"),
+        ({"soak": {"minutes": 1e300}}, "soak.minutes: 525600 at most"),
         ({"soak": {"minutes": float("nan")}}, "soak.minutes: a finite number is needed, not nan"),
         ({"judge_share": 1.0}, "judge_share: between 0 and 1"),
         ({"use_sft": "yes"}, "use_sft: bool is needed, not 'yes'"),
@@ -118,6 +119,9 @@ def test_set_recipe_takes_a_file_and_prints_the_number(tmp_path: Path) -> None:
         call_command("set_recipe", project.slug, str(file))
     with pytest.raises(CommandError, match="No such file"):
         call_command("set_recipe", project.slug, str(tmp_path / "other.toml"))
+    (tmp_path / "latin.toml").write_bytes("# für".encode("latin-1"))
+    with pytest.raises(CommandError, match=r"latin\.toml: is no UTF-8 text"):
+        call_command("set_recipe", project.slug, str(tmp_path / "latin.toml"))
     with pytest.raises(CommandError, match="no project 'nowhere'"):
         call_command("set_recipe", "nowhere", str(file))
     assert StoredRecipe.objects.filter(project=project).count() == 1

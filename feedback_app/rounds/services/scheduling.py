@@ -11,6 +11,8 @@ from feedback_app.rounds.schedules import parse_cron
 
 # Rounds closer together than this would only wait for each other.
 SHORTEST_INTERVAL_S = 300
+# What the columns hold; no project waits for so many judgments or seconds.
+MOST = 2**31 - 1
 
 
 @transaction.atomic
@@ -30,11 +32,11 @@ def add_schedule(
     """
     if kind not in Schedule.Kind.values:
         raise ValidationError({"kind": f"one of {', '.join(Schedule.Kind.values)}"})
-    if minimum_judgments < 0:
-        raise ValidationError({"minimum_judgments": "0 or more"})
+    if not 0 <= minimum_judgments <= MOST:
+        raise ValidationError({"minimum_judgments": f"from 0 to {MOST}"})
     least = {Schedule.Kind.JUDGMENTS: 1, Schedule.Kind.INTERVAL: SHORTEST_INTERVAL_S}.get(Schedule.Kind(kind))
-    if least is not None and (every is None or every < least):
-        raise ValidationError({"every": f"{least} or more"})
+    if least is not None and (every is None or not least <= every <= MOST):
+        raise ValidationError({"every": f"from {least} to {MOST}"})
     if kind == Schedule.Kind.CRON:
         try:
             parse_cron(cron)

@@ -1,5 +1,7 @@
 """The machines that train, for the site's administrator."""
 
+from typing import Any
+
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
@@ -17,14 +19,11 @@ def hosts(request: HttpRequest) -> HttpResponse:
     if not request.user.is_superuser:
         raise PermissionDenied
     alive = set(living_hosts().values_list("pk", flat=True))
-    rows = [
-        {
-            "host": host,
-            "alive": host.pk in alive,
-            "rounds": [row for row in held_by(host) if isinstance(row, Round)],
-            "trials": [row for row in held_by(host) if isinstance(row, Trial)],
-        }
-        for host in Host.objects.order_by("name")
-    ]
+    rows = [{**_held(host), "host": host, "alive": host.pk in alive} for host in Host.objects.order_by("name")]
     waiting = Round.objects.filter(state=Round.State.QUEUED).select_related("project").order_by("created_at")
     return render(request, "rounds/hosts.html", {"rows": rows, "waiting": waiting})
+
+
+def _held(host: Host) -> dict[str, Any]:
+    held = held_by(host)
+    return {kind: [row for row in held if isinstance(row, of)] for kind, of in (("rounds", Round), ("trials", Trial))}

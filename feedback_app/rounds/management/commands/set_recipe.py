@@ -27,6 +27,8 @@ class Command(BaseCommand):
             recipe = parse_recipe_toml(Path(options["file"]).read_text(encoding="utf-8"), by_operator=True)
         except OSError as error:
             raise CommandError(f"{options['file']}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{options['file']}: is no UTF-8 text") from error
         except RecipeError as error:
             raise CommandError(f"{options['file']}: {error}") from error
         self.stdout.write(str(publish_recipe(project=project, recipe=recipe).number))
