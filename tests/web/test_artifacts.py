@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -13,7 +14,7 @@ from feedback_app.rounds.models import RoundStep
 from feedback_app.rounds.runner import work_on_round
 from feedback_app.rounds.services import retry_round
 from feedback_app.rounds.workspace import is_complete, seal
-from feedback_app.serving.artifacts import ArtifactError, ArtifactStore
+from feedback_app.serving.artifacts import PIECE, ArtifactError, ArtifactStore
 from tests.web.endpoint import FakeEndpoint, run_endpoint
 from tests.web.rounds import GOOD, judged_project, start
 
@@ -150,3 +151,39 @@ def test_a_store_that_fails_ends_the_round_in_words(endpoint: FakeEndpoint, sett
     assert failed is not None
     assert failed.state == "failed"
     assert f"file://{tmp_path}/store" in failed.error
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_store_that_fails_in_the_middle_of_a_file_holds_nothing_of_it_and_takes_it_later(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"memory://{uuid.uuid4().hex}" if kind == "memory" else f"file://{tmp_path / 'store'}"
+    here, there = tmp_path / "here", tmp_path / "there"
+    folder = made(here, weights=b"w" * (3 * PIECE))
+    store = ArtifactStore(url, here)
+    honest = store.files.open
+
+    def full(path: str, mode: str = "rb", **more: Any) -> Any:
+        file = honest(path, mode, **more)
+        if mode == "wb":
+            write, left = file.write, [PIECE]
+
+            def some(piece: bytes) -> int:
+                left[0] -= len(piece)
+                if left[0] < 0:
+                    raise OSError(28, "No space left on device")
+                return int(write(piece))
+
+            monkeypatch.setattr(file, "write", some)
+        return file
+
+    monkeypatch.setattr(store.files, "open", full)
+    with pytest.raises(ArtifactError, match="No space left"):
+        store.put(folder)
+    assert not store.has(folder)
+    assert not any("model.safetensors" in path or int(store.files.size(path)) > 1000 for path in blobs(url))
+    monkeypatch.setattr(store.files, "open", honest)
+    store.put(folder)
+    copy = there / "rounds/r/f1/ppo"
+    assert ArtifactStore(url, there).fetch(copy)
+    assert is_complete(copy)
