@@ -1,5 +1,6 @@
 """Attention of our own is the formula: outputs and gradients are those of PyTorch's fused kernel, in float64."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch.nn import functional as nnf
 from transformers import AutoModelForCausalLM
 
 from tests.training.test_shared_prefix import FAMILIES
+from training import attention
 from training.attention import NAME, PLAIN_FAMILIES, choose_attention, lean_attention
 
 CPU = torch.device("cpu")
@@ -17,14 +19,20 @@ def draw(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def test_outputs_and_gradients_are_those_of_the_fused_kernel() -> None:
-    # Six query heads over two key heads; the last rows may look at nothing but themselves.
+@pytest.mark.parametrize(("block", "causal"), [(64, True), (2, True), (1, True), (2, False)])
+def test_outputs_and_gradients_are_those_of_the_fused_kernel(
+    monkeypatch: pytest.MonkeyPatch, block: int, causal: bool
+) -> None:
+    # Six query heads over two key heads; the last rows may look at nothing but themselves. In blocks of queries the
+    # last of which is not full; a layer that reads both ways is left whole.
+    monkeypatch.setattr(attention, "BLOCK", block)
     inputs = [draw(3, 6, 5, 8), draw(3, 2, 5, 8), draw(3, 2, 5, 8)]
-    visible = torch.ones(5, 5, dtype=torch.bool).tril()
+    visible = torch.ones(5, 5, dtype=torch.bool)
+    visible = visible.tril() if causal else visible
     visible[3:, :3] = False
     mask = (~visible).double()[None, None].expand(3, 1, 5, 5) * torch.finfo(torch.float64).min
     query, key, value = leaves = [tensor.clone().requires_grad_() for tensor in inputs]
-    ours, _ = lean_attention(None, query, key, value, mask, scaling=0.3)
+    ours, _ = lean_attention(SimpleNamespace(is_causal=causal), query, key, value, mask, scaling=0.3)
     query, key, value = fused = [tensor.clone().requires_grad_() for tensor in inputs]
     theirs = nnf.scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=0.3, enable_gqa=True)
     torch.testing.assert_close(ours.transpose(1, 2), theirs, rtol=1e-12, atol=1e-12)
@@ -35,8 +43,21 @@ def test_outputs_and_gradients_are_those_of_the_fused_kernel() -> None:
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-12, atol=1e-12)
 
 
+def test_a_block_of_queries_is_worked_out_against_the_keys_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What no query may see is not looked at: NaN in the last key and value reach the last block alone.
+    monkeypatch.setattr(attention, "BLOCK", 2)
+    query, key, value = draw(1, 1, 5, 4), draw(1, 1, 5, 4), draw(1, 1, 5, 4)
+    key[:, :, 4], value[:, :, 4] = torch.nan, torch.nan
+    mask = (~torch.ones(5, 5, dtype=torch.bool).tril()).double()[None, None] * torch.finfo(torch.float64).min
+    output, _ = lean_attention(SimpleNamespace(is_causal=True), query, key, value, mask, scaling=1.0)
+    assert output.isnan().any(-1).flatten().tolist() == [False, False, False, False, True]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_reads_padded_rows_and_its_cache_as_with_the_fused_kernel(family: str) -> None:
+def test_a_family_reads_padded_rows_and_its_cache_as_with_the_fused_kernel(
+    monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    monkeypatch.setattr(attention, "BLOCK", 2)
     torch.manual_seed(0)
     make: Any = AutoModelForCausalLM.from_config
     model = make(FAMILIES[family]).double().eval()
