@@ -156,6 +156,20 @@ class ExportForm(forms.Form):
         return True
 
 
+def tell_option(name: str, value: Any) -> tuple[str, str]:
+    """Return an option's label and what it was set to, in the words of the form where it has any."""
+    field = ExportForm.base_fields.get(name) or forms.Field(label=name)
+    if isinstance(field, forms.ChoiceField):
+        return str(field.label), str(dict(field.choices).get(value, value))  # type: ignore[call-overload]  # flat choices
+    if isinstance(value, bool):
+        return str(field.label), str(_("yes") if value else _("no"))
+    if isinstance(value, dict):
+        value = [f"{key}:{number:g}" for key, number in value.items()]
+    return str(field.label), ", ".join(map(str, value)) if isinstance(value, list) else str(
+        "" if value is None else value
+    )
+
+
 IMPORT_CHOICES = (
     ("judged", _("Judged rows, or rows to judge: prompt, responses, judgments")),
     ("prompts", _("Prompts alone, to be sampled")),

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db import connection
 
+from feedback_app.datasets.exporting.options import SPLITS
 from feedback_app.projects.models import Project
 
 COUNTED = "j.project_id = %(project)s AND NOT j.surplus AND j.voided_at IS NULL AND t.kind IN ('normal', 'gate')"
@@ -51,7 +52,7 @@ JOIN annotation_response one ON one.id = first.response_id JOIN annotation_respo
 WHERE {COUNTED} AND {REAL} AND cardinality(j.ranks) = 2 AND j.ranks[1] <> j.ranks[2]
       AND char_length(one.text) <> char_length(two.text)
 """
-SPLITS = "SELECT p.split, count(*) FROM annotation_prompt p WHERE p.project_id = %(project)s GROUP BY 1 ORDER BY 1"
+PROMPTS_BY_SPLIT = "SELECT p.split, count(*) FROM annotation_prompt p WHERE p.project_id = %(project)s GROUP BY 1"
 LANGUAGES = (
     "SELECT p.language, count(*) FROM annotation_prompt p WHERE p.project_id = %(project)s GROUP BY 1 ORDER BY 1"
 )
@@ -60,33 +61,43 @@ LANGUAGES = (
 def measure_data(*, project: Project) -> dict[str, Any]:
     """Return histograms and shares of a project's data, of judgments that count and nobody simulated.
 
-    lengths: {"prompts", "responses"}: [{"from", "to", "count"}] by characters, to included.
+    lengths: {"prompts", "responses"}: [{"from", "to", "count"}] by characters, to included; from the first bin that
+        holds one to the last, the empty ones between them too, as of agreement.
     strengths: [{"strength", "count"}], null where none was stated.
     agreement: tasks judged twice or more, by the share of annotator pairs that give the whole ranking alike.
     positions: how often the best response stood at which place of how many, of what was judged here.
     longer_wins: of verdicts for one of two responses of different lengths, how many are for the longer.
     """
     lengths = {
-        name: [{"from": 2**n if n else 0, "to": 2 ** (n + 1) - 1, "count": count} for n, count in rows]
+        name: [{"from": 2**n if n else 0, "to": 2 ** (n + 1) - 1, "count": count} for n, count in _without_gaps(rows)]
         for name, rows in (
             ("prompts", _rows(project, LENGTHS.format(text=f"coalesce({PROMPT_TEXT}, '')", rows=PROMPTS))),
             ("responses", _rows(project, LENGTHS.format(text="r.text", rows=RESPONSES))),
         )
     }
     ((longer, compared),) = _rows(project, LONGER)
+    splits = _rows(project, PROMPTS_BY_SPLIT)
     return {
         "lengths": lengths,
-        "splits": dict(_rows(project, SPLITS)),
+        "splits": {split: count for split in SPLITS for found, count in splits if found == split},
         "languages": dict(_rows(project, LANGUAGES)),
         "strengths": [{"strength": strength, "count": count} for strength, count in _rows(project, STRENGTHS)],
         "agreement": [
-            {"from": tenth / 10, "to": (tenth + 1) / 10, "tasks": count} for tenth, count in _rows(project, AGREEMENT)
+            {"from": tenth / 10, "to": (tenth + 1) / 10, "tasks": count}
+            for tenth, count in _without_gaps(_rows(project, AGREEMENT))
         ],
         "positions": [
             {"of": shown, "place": place, "best": count} for shown, place, count in _rows(project, POSITIONS)
         ],
         "longer_wins": {"compared": compared, "share": round(longer / compared, 6) if compared else None},
     }
+
+
+def _without_gaps(rows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return (bin, count) of each bin from the first to the last: a histogram that leaves some out tells of a shape
+    that is not there."""
+    counts = dict(rows)
+    return [(n, counts.get(n, 0)) for n in range(min(counts), max(counts) + 1)] if counts else []
 
 
 def _rows(project: Project, query: str) -> Sequence[tuple[Any, ...]]:

@@ -125,7 +125,8 @@ def test_statistics_are_those_of_a_table_made_by_hand() -> None:
     figures = measure_data(project=project)
     # Characters: 4 (bin 4-7), 8 (8-15), 1 (0-1), and "Question n?" of 11 or more (8-15).
     assert figures["lengths"]["prompts"] == [
-        {"from": 0, "to": 1, "count": 1}, {"from": 4, "to": 7, "count": 1}, {"from": 8, "to": 15, "count": 2},
+        {"from": 0, "to": 1, "count": 1}, {"from": 2, "to": 3, "count": 0}, {"from": 4, "to": 7, "count": 1},
+        {"from": 8, "to": 15, "count": 2},
     ]  # fmt: skip
     # 10; 1, 0, 1, 1; 2; 4, 6.
     assert figures["lengths"]["responses"] == [
@@ -133,12 +134,16 @@ def test_statistics_are_those_of_a_table_made_by_hand() -> None:
         {"from": 8, "to": 15, "count": 1},
     ]  # fmt: skip
     assert {item["strength"]: item["count"] for item in figures["strengths"]} == {None: 4, 1: 1, 3: 1}
-    assert figures["agreement"] == [{"from": 0.3, "to": 0.4, "tasks": 1}, {"from": 0.9, "to": 1.0, "tasks": 1}]
+    # A third in 0.3-0.4, the ties alike in 0.9-1.0; what lies between is told as empty.
+    assert [(item["from"], item["tasks"]) for item in figures["agreement"]] == [
+        (0.3, 1), (0.4, 0), (0.5, 0), (0.6, 0), (0.7, 0), (0.8, 0), (0.9, 1),
+    ]  # fmt: skip
     # The best was the second response, shown first.
     assert figures["positions"] == [{"of": 2, "place": 1, "best": 1}]
     # x, y and the user are for the longer, z is not; ties and simulated verdicts say nothing.
     assert figures["longer_wins"] == {"compared": 4, "share": 0.75}
     assert sum(figures["splits"].values()) == 4
+    assert list(figures["splits"]) == [split for split in ("train", "validation", "test") if split in figures["splits"]]
 
 
 def test_an_empty_project_has_figures_too() -> None:

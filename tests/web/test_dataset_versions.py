@@ -26,6 +26,7 @@ from feedback_app.datasets.services import (
     verify_dataset,
     versions,
 )
+from feedback_app.datasets.services.cards import write_card
 from feedback_app.projects.markdown import render_markdown
 from feedback_app.projects.models import Project
 from tests.factories import make_project
@@ -174,6 +175,9 @@ def test_the_card_tells_a_reader_of_data_files_where_each_split_is() -> None:
     listed = {item["split"]: item["path"] for item in config["data_files"]}
     assert listed == {split: path.name for split, path in split_files(version).items()}
     assert f"| train | {version.manifest['rows']['train']} |" in body
+    assert "under protocol version 1, no guidelines" in body or "guidelines version 1" in body
+    version.refresh_from_db()  # PostgreSQL keeps JSON in an order of its own
+    assert write_card(version.manifest) == f"---\n{front}---\n{body}"
     assert '"margin": "large"' in body
 
 

@@ -4,6 +4,8 @@ import json
 import re
 from typing import Any
 
+from feedback_app.datasets.exporting.options import SPLITS
+
 CARD = "README.md"
 # Hugging Face's size categories, and what it takes for a language's tag.
 SIZES = (
@@ -19,12 +21,11 @@ UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069
 
 def write_card(manifest: dict[str, Any]) -> str:
     """Return the card's Markdown; the lines between --- are what load_dataset reads."""
-    suffix = manifest["file_type"]
-    splits = "\n".join(f"      - split: {split}\n        path: {split}.{suffix}" for split in manifest["rows"])
-    counts = "\n".join(
-        f"| {split} | {rows} | {manifest['prompts'][split]} |" for split, rows in manifest["rows"].items()
-    )
-    total = sum(manifest["rows"].values())
+    suffix, rows = manifest["file_type"], manifest["rows"]
+    held = [split for split in SPLITS if split in rows]  # JSON in PostgreSQL keeps no order
+    splits = "\n".join(f"      - split: {split}\n        path: {split}.{suffix}" for split in held)
+    counts = "\n".join(f"| {split} | {rows[split]} | {manifest['prompts'][split]} |" for split in held)
+    total = sum(rows.values())
     size = next((name for most, name in SIZES if total < most), LARGEST)
     # Quoted, for YAML takes Norwegian's "no" for false.
     languages = "".join(f'\n  - "{name}"' for name in manifest.get("languages", {}) if LANGUAGE.fullmatch(name))
@@ -34,7 +35,8 @@ def write_card(manifest: dict[str, Any]) -> str:
         if agreement.get("share") is not None
         else "nothing was judged twice"
     )
-    chosen = {name: value for name, value in manifest["options"].items() if value not in ("", [], {}, 0, 0.0, False)}
+    options = sorted(manifest["options"].items())
+    chosen = {name: value for name, value in options if value not in ("", [], {}, 0, 0.0, False)}
     return f"""---
 pretty_name: {json.dumps(f"{manifest['project']}, dataset version {manifest['number']}", ensure_ascii=False)}
 {f"language:{languages}" if languages else "language: []"}
@@ -50,15 +52,15 @@ tags:
 ---
 # {manifest["project"]}, dataset version {manifest["number"]}
 
-{manifest["judgments"]} judgments by {manifest["annotators"]} annotators on {manifest["tasks"]} tasks, as
-{manifest["format"]} rows. A prompt stands in one split for ever.
+{manifest["judgments"]} judgments by {manifest["annotators"]} annotators on {manifest["tasks"]} tasks, \
+as {manifest["format"]} rows. A prompt stands in one split for ever.
 
 | split | rows | prompts |
 |---|---|---|
 {counts}
 
-- Answers by: {", ".join(f"{_shown(name)} ({count} tasks)" for name, count in manifest["policies"].items())}
-- Judged under protocol {manifest["protocol_versions"]}, guidelines {manifest["guidelines_versions"]}
+- Answers by: {", ".join(f"{_shown(name)} ({count} tasks)" for name, count in sorted(manifest["policies"].items()))}
+- Judged under {_versions("protocol", manifest)}, {_versions("guidelines", manifest)}
 - Agreement: {agreed}
 - Simulated judgments among them: {manifest["simulated_judgments"]}
 - Rules: {_as_code(json.dumps(chosen, ensure_ascii=False))}
@@ -70,6 +72,11 @@ from datasets import load_dataset
 splits = load_dataset("path/to/this/folder")
 ```
 """
+
+
+def _versions(of: str, manifest: dict[str, Any]) -> str:
+    numbers = manifest[f"{of}_versions"]
+    return f"{of} version {', '.join(map(str, numbers))}" if numbers else f"no {of}"
 
 
 def _shown(name: str) -> str:

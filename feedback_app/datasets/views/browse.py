@@ -12,6 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from kombu.exceptions import OperationalError
 
 from feedback_app.annotation.browsing import policy_names
+from feedback_app.annotation.models import Prompt
 from feedback_app.datasets import selectors, services
 from feedback_app.datasets.browsing import ExampleFilter, search_examples
 from feedback_app.datasets.exporting.options import OptionsError
@@ -66,7 +67,7 @@ def _charts(measured: dict[str, Any]) -> list[dict[str, Any]]:
         for p in measured["positions"]
     ]
     charts = (
-        (_("Splits"), _("prompts"), list(measured["splits"].items())),
+        (_("Splits"), _("prompts"), [(Prompt.Split(name).label, n) for name, n in measured["splits"].items()]),
         (_("Languages"), _("prompts"), [(name or _("not said"), n) for name, n in measured["languages"].items()]),
         (_("Length of prompts, in characters"), _("prompts"), lengths["prompts"]),
         (_("Length of answers, in characters"), _("answers"), lengths["responses"]),

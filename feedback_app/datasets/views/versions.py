@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from feedback_app.datasets import selectors, services
 from feedback_app.datasets.differences import diff_versions
 from feedback_app.datasets.exporting.rows import prepare_export
-from feedback_app.datasets.forms import Do, ExportForm
+from feedback_app.datasets.forms import Do, ExportForm, tell_option
 from feedback_app.datasets.models import DatasetVersion, VersionJob
 from feedback_app.datasets.services.cards import write_card
 from feedback_app.datasets.tasks import ring_version
@@ -119,13 +119,14 @@ def version(request: ProjectRequest, number: int) -> HttpResponse:
     found = get_object_or_404(DatasetVersion, project=request.project, number=number)
     # The card's head between --- is for load_dataset; people read what follows.
     card = write_card(found.manifest).split("\n---\n", 1)[1]
-    rules = {name: value for name, value in found.options.items() if value not in ("", [], {}, False)}
+    chosen = {name: found.options[name] for name in (*ExportForm.MAIN, *ExportForm.FILTERS, *ExportForm.RULES)
+              if found.options.get(name) not in (None, "", [], {}, False)}  # fmt: skip
     context = {
         "others": selectors.datasets_of(project=request.project).exclude(pk=found.pk),
         "difference": _difference(request, found),
         "version": found,
         "card": render_markdown(card),
-        "rules": rules,
+        "rules": [tell_option(name, value) for name, value in chosen.items()],
         "parts": selectors.parts_of(version=found),
         "rounds": found.rounds.select_related("policy").order_by("number"),
     }
@@ -137,4 +138,9 @@ def _difference(request: ProjectRequest, found: DatasetVersion) -> dict[str, Any
     if not (number := request.GET.get("against", "")).isdecimal():
         return None
     against = get_object_or_404(DatasetVersion, project=request.project, number=int(number))
-    return diff_versions(version=found, against=against)
+    difference = diff_versions(version=found, against=against)
+    difference["changed"] = [
+        (*tell_option(name, change["before"]), tell_option(name, change["after"])[1])
+        for name, change in difference["options"].items()
+    ]
+    return difference
