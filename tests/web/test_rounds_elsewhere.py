@@ -251,7 +251,8 @@ def test_a_manager_registers_what_was_found_and_nothing_else(dpo: Path, tmp_path
     answer = press(manager, "policies/register/", directory=str(dpo), **asked)
     held = Round.objects.get(project=project)
     assert answer["location"] == f"/p/loop/rounds/{held.number}/"
-    assert held.elsewhere == {"directory": str(dpo), "parents": [str(base.pk)], "note": "DPO on 900 pairs"}
+    named = {"directory": str(dpo), "parents": [str(base.pk)], "note": "DPO on 900 pairs"}
+    assert held.elsewhere == named | {"by_operator": False}
     assert rung == [held.pk]
     assert "taking in" in page(manager, f"rounds/{held.number}/")
     # A second one waits for the first, and says so where it was asked for.

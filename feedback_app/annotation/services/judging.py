@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -190,7 +191,7 @@ def _remember(annotator: User, key: str, request_digest: str, answer: dict[str, 
 
 def forget_answers(*, older_than: timedelta = timedelta(days=7)) -> int:
     """Delete remembered answers of old keys and return how many; the assignment itself still answers a repeat."""
-    return IdempotentAnswer.objects.filter(created_at__lt=timezone.now() - older_than).delete()[0]
+    return IdempotentAnswer.objects.filter(created_at__lt=Now() - older_than).delete()[0]
 
 
 def response_ids(task_id: UUID) -> list[str]:

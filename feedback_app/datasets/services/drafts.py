@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -90,7 +91,7 @@ def discard_draft(*, job: ImportJob) -> None:
 
 def forget_drafts() -> int:
     """Discard the drafts that nobody came back to, and return how many."""
-    stale = list(ImportJob.objects.filter(state=ImportJob.State.DRAFT, created_at__lt=timezone.now() - KEPT_FOR))
+    stale = list(ImportJob.objects.filter(state=ImportJob.State.DRAFT, created_at__lt=Now() - KEPT_FOR))
     for job in stale:
         discard_draft(job=job)
     return len(stale)

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from feedback_app.accounts.models import User
 from feedback_app.notifications.models import Delivery, Notification, Subscription, Webhook
@@ -35,7 +35,7 @@ def announce(
 
 
 def _delivery(notification: Notification, **target: Any) -> Delivery:
-    return Delivery(notification=notification, next_at=timezone.now(), **target)
+    return Delivery(notification=notification, next_at=Now(), **target)
 
 
 def _readers(project: Project, kind: str) -> list[User]:

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.utils import timezone
+from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
@@ -72,7 +72,7 @@ def send_test(*, webhook: Webhook) -> Delivery:
         project=webhook.project, kind=Notification.Kind.TEST, key=f"test:{uuid4()}",
         path=f"/p/{webhook.project.slug}/settings/notifications/",
     )  # fmt: skip
-    return Delivery.objects.create(notification=notification, webhook=webhook, next_at=timezone.now())
+    return Delivery.objects.create(notification=notification, webhook=webhook, next_at=Now())
 
 
 def secret_of(webhook: Webhook) -> str:

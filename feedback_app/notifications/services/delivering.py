@@ -14,7 +14,7 @@ from django.core.mail import EmailMessage
 from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
-from django.utils import timezone, translation
+from django.utils import translation
 from django.utils.translation import gettext as _
 
 from feedback_app.accounts.models import User
@@ -94,12 +94,12 @@ def _write(delivery: Delivery, outcome: Outcome) -> None:
     attempts = delivery.attempts + 1  # as it was claimed
     changes: dict[str, object] = {"status": outcome.status, "said": outcome.why[:300]}
     if not outcome.why:
-        changes |= {"state": State.DELIVERED, "delivered_at": timezone.now()}
+        changes |= {"state": State.DELIVERED, "delivered_at": Now()}
     elif attempts > len(PAUSES):
         changes |= {"state": State.GIVEN_UP}
     else:
         # A little apart, so that what failed together does not come back together.
-        changes |= {"next_at": timezone.now() + PAUSES[attempts - 1] * random.uniform(1.0, 1.2)}
+        changes |= {"next_at": Now() + PAUSES[attempts - 1] * random.uniform(1.0, 1.2)}
     Delivery.objects.filter(pk=delivery.pk, state=State.WAITING).update(**changes)
     if outcome.why:
         logger.warning("delivery=%s attempt=%s failed: %s", delivery.pk, attempts, outcome.why)
@@ -152,8 +152,4 @@ def forget_person(*, project: Project, name: str) -> int:
 
 def forget_notifications() -> int:
     """Delete what happened long ago, with its messages; return how many events."""
-    return (
-        Notification.objects.filter(created_at__lt=timezone.now() - KEPT)
-        .delete()[1]
-        .get("notifications.Notification", 0)
-    )
+    return Notification.objects.filter(created_at__lt=Now() - KEPT).delete()[1].get("notifications.Notification", 0)
