@@ -1,5 +1,6 @@
 """vLLM's weights from disk: in place, never half, never by another name, by the protocol that its pages describe."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from feedback_app.projects.models import Project
@@ -20,6 +22,7 @@ from feedback_app.serving.services import (
     roll_back,
     set_endpoint,
 )
+from feedback_app.serving.services.policies import alone_at
 from tests.factories import make_project
 from tests.web.elsewhere import Answer, Fake, chat_of, deploy, live_of, make_output, measured, register, serve
 
@@ -244,3 +247,28 @@ def test_it_is_for_one_project_and_its_options_are_checked(world: World) -> None
     for options, why in wrong:
         with pytest.raises(BackendError, match=why):
             set_endpoint(name="v", backend=Endpoint.Backend.VLLM, url="http://a", settings=options)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_do_not_load_at_once_and_what_went_live_meanwhile_stays(world: World) -> None:
+    deployment = Deployment.objects.select_related("live", "endpoint").get(project=world.project)
+    world.vllm.label = "default"  # as after a restart
+    held, released = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with alone_at(world.endpoint, waits=True):
+            held.set()
+            released.wait(20)
+        connection.close()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert held.wait(20)
+    with pytest.raises(BackendError, match="another process is loading"):
+        ensure_staged(deployment=deployment)
+    assert world.vllm.calls == []
+    released.set()
+    thread.join()
+    Deployment.objects.filter(project=world.project).update(live=world.new)  # it was read before
+    assert ensure_staged(deployment=deployment)
+    assert world.vllm.weights == f"{world.new.directory}/model"

@@ -1,13 +1,14 @@
 """Policy versions: registered once, never changed, and loaded again where an endpoint has lost them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
 from django.core.cache import cache
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Max, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -15,12 +16,14 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.projects.models import Project
-from feedback_app.serving.backends import BackendError, backend_of
+from feedback_app.serving.backends import Backend, BackendError, backend_of
 from feedback_app.serving.models import Deployment, Endpoint, PolicyVersion, Push
 from training.records import MANIFEST, DataError, file_sha256
 
 logger = logging.getLogger(__name__)
 EMBEDDED = "embedded"
+# The first half of the advisory lock that one holds who replaces what an endpoint serves; the second is the endpoint.
+LOCK_SPACE = 0x73657276  # "serv"
 # A lock of a process that died is forgotten after this.
 LONGEST_LOAD_S = 1200
 
@@ -123,15 +126,39 @@ def ensure_staged(*, deployment: Deployment, by_push: bool = False) -> bool:
     backend = backend_of(deployment.endpoint)
     try:
         backend.identify(deployment.live)
-    except BackendError as error:
-        if backend.replaces and not by_push and _running_pushes().filter(project=deployment.project_id).exists():
-            raise BackendError(
-                f"endpoint {deployment.endpoint.name}: a push is replacing {deployment.live.name}"
-            ) from error
+        return False
+    except BackendError:
+        if backend.replaces and not by_push:
+            return _replace(deployment, backend)
+    backend.stage(deployment.live)
+    backend.identify(deployment.live)
+    return True
+
+
+def _replace(deployment: Deployment, backend: Backend) -> bool:
+    """Load the live version in place of what an endpoint holds, unless that is a push's, or was pushed meanwhile."""
+    with alone_at(deployment.endpoint, waits=False):
+        if _running_pushes().filter(project=deployment.project_id).exists():
+            raise BackendError(f"endpoint {deployment.endpoint.name}: a push is replacing {deployment.live.name}")
+        deployment.live = Deployment.objects.select_related("live").get(pk=deployment.pk).live
         backend.stage(deployment.live)
         backend.identify(deployment.live)
-        return True
-    return False
+    return True
+
+
+@contextmanager
+def alone_at(endpoint: Endpoint, *, waits: bool) -> Iterator[None]:
+    """Hold an endpoint of one version at a time for the time of the block: two loads at once would be one of neither.
+
+    The lock is the database's, and goes with the connection of whoever dies. Raises BackendError where another has it
+    and waits is false.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        how = "pg_advisory_xact_lock" if waits else "pg_try_advisory_xact_lock"
+        cursor.execute(f"SELECT {how}(%s, %s)", [LOCK_SPACE, endpoint.pk & 0x7FFFFFFF])
+        if cursor.fetchone() == (False,):
+            raise BackendError(f"endpoint {endpoint.name}: another process is loading a version there")
+        yield
 
 
 def _running_pushes() -> QuerySet[Push]:

@@ -32,7 +32,7 @@ from feedback_app.serving.services.canaries import (
     canary_difference,
     canary_distance,
 )
-from feedback_app.serving.services.policies import ensure_endpoint, ensure_staged
+from feedback_app.serving.services.policies import alone_at, ensure_endpoint, ensure_staged
 from feedback_app.serving.services.soaks import Takeback, begin_soak, end_soaks
 from feedback_app.serving.soak_rules import SoakRules
 from training.records import MANIFEST, CanaryPrompt, DataError, file_sha256, verify_manifest
@@ -138,7 +138,7 @@ def _push(
     try:
         with _renewed(push):
             run.step("verify", lambda: _verify(policy))
-            run.step("stage", lambda: _stage(run, policy))
+            run.step("stage", lambda: _stage_alone(run, policy))
             run.step("identify", lambda: run.backend.identify(policy))
             run.step("canary", lambda: _canary(run, policy))
         _flip(run, policy)
@@ -219,6 +219,14 @@ def _verify(policy: PolicyVersion) -> str:
         raise DataError(f"{manifest_file}: is not the one that the version was registered with")
     manifest = verify_manifest(policy.directory)
     return f"{len(manifest['files'])} files as the trainer wrote them"
+
+
+def _stage_alone(run: _Run, policy: PolicyVersion) -> str:
+    """Load the version while nobody else loads one where there is room for one alone."""
+    if not run.backend.replaces:
+        return _stage(run, policy)
+    with alone_at(run.deployment.endpoint, waits=True):
+        return _stage(run, policy)
 
 
 def _stage(run: _Run, policy: PolicyVersion) -> str:
