@@ -7,6 +7,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
+from feedback_app.annotation.splits import storable
 from feedback_app.datasets.formats.base import SourceRow
 
 MOST_COLUMNS = 100
@@ -32,7 +33,13 @@ def parse_mapping(given: Any) -> dict[str, str]:
     if not isinstance(given, Mapping) or len(given) > MOST_COLUMNS:
         raise _invalid(_("an object of at most %(most)d columns is needed") % {"most": MOST_COLUMNS})
     for theirs, ours in given.items():
-        if not (isinstance(theirs, str) and isinstance(ours, str) and theirs and len(theirs + ours) <= LONGEST_PATH):
+        if not (
+            isinstance(theirs, str)
+            and isinstance(ours, str)
+            and theirs
+            and len(theirs + ours) <= LONGEST_PATH
+            and storable(theirs + ours)
+        ):
             raise _invalid(_("each column needs a name, and the name it has here"))
         if any(part.isdigit() and int(part) >= MOST_ITEMS for part in ours.split(".")):
             raise _invalid(_("%(ours)s: a list has at most %(most)d items") % {"ours": ours, "most": MOST_ITEMS})

@@ -18,6 +18,8 @@ from feedback_app.datasets.json_values import check_depth, explain, parse_json, 
 from feedback_app.datasets.parquet import read_parquet
 
 CHUNK = 2**18
+# A file of more empty lines than these, nine of ten lines, is made to keep a worker busy.
+MOST_BLANK = 1_000_000
 # What a file of another kind begins with, and what to say of it.
 OTHER_FILES = {
     b"\xff\xfe": gettext_noop("the file is UTF-16; UTF-8 is needed (in Excel: CSV UTF-8)"),
@@ -110,7 +112,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def _read_lines(stream: io.BufferedReader) -> Iterator[SourceRow]:
-    line = 0
+    line = blank = 0
     while raw := stream.readline(LONGEST_ROW + 1):
         line += 1
         if len(raw) > LONGEST_ROW and not raw.endswith(b"\n"):
@@ -118,6 +120,14 @@ def _read_lines(stream: io.BufferedReader) -> Iterator[SourceRow]:
             yield SourceRow(line, problem=_("the line is longer than %(size)s MB") % {"size": LONGEST_ROW // 2**20})
         elif not raw.isspace():
             yield _parse_row(line, raw)
+        else:
+            blank += 1
+            _refuse_blank(blank, line)
+
+
+def _refuse_blank(blank: int, line: int) -> None:
+    if blank > MOST_BLANK and blank > 0.9 * line:
+        raise FileRefused(_line_says(line, _("next to nothing but empty lines so far")))
 
 
 def _skip_line(stream: io.BufferedReader) -> None:
@@ -214,17 +224,20 @@ def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
     if said:
         stream.readline()
     delimiter = delimiter or said or max(",;\t", key=lambda mark: first.count(mark.encode()))
-    lines = _csv_lines(stream, 1 if said else 0)
+    lines = _CsvLines(stream, 1 if said else 0)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         if len(set(header)) != len(header):
             raise FileRefused(_("line 1: a column's name stands twice"))
         skipped = 1 if said else 0
-        before = reader.line_num
+        before, blank = reader.line_num, 0
         for cells in reader:
             line, before = before + 1 + skipped, reader.line_num
+            lines.row = 0
             if not cells:
+                blank += 1
+                _refuse_blank(blank, line)
                 continue
             if len(cells) != len(header):
                 yield SourceRow(
@@ -251,17 +264,27 @@ def _of_csv(said: str) -> str:
     return said
 
 
-def _csv_lines(stream: io.BufferedReader, number: int) -> Iterator[str]:
-    while raw := stream.readline(LONGEST_ROW + 1):
-        number += 1
-        if len(raw) > LONGEST_ROW and not raw.endswith(b"\n"):
-            raise FileRefused(
-                _("line %(number)s: longer than %(size)s MB") % {"number": number, "size": LONGEST_ROW // 2**20}
-            )
-        try:
-            yield raw.decode()
-        except UnicodeDecodeError as error:
-            raise FileRefused(
-                _("line %(number)s: not UTF-8 at byte %(place)s of the line")
-                % {"number": number, "place": error.start + 1}
-            ) from error
+class _CsvLines:
+    """The lines of a CSV file; a row may have many of them, in quoted cells, and is held until it is whole."""
+
+    def __init__(self, stream: io.BufferedReader, number: int) -> None:
+        self._stream, self._number = stream, number
+        # Bytes of the row that is being read; whoever takes a row sets it back.
+        self.row = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while raw := self._stream.readline(LONGEST_ROW + 1):
+            self._number += 1
+            self.row += len(raw)
+            if self.row > LONGEST_ROW:
+                raise FileRefused(
+                    _("line %(number)s: longer than %(size)s MB")
+                    % {"number": self._number, "size": LONGEST_ROW // 2**20}
+                )
+            try:
+                yield raw.decode()
+            except UnicodeDecodeError as error:
+                raise FileRefused(
+                    _("line %(number)s: not UTF-8 at byte %(place)s of the line")
+                    % {"number": self._number, "place": error.start + 1}
+                ) from error

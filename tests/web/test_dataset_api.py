@@ -93,6 +93,15 @@ def test_a_prompt_file_makes_prompts_without_tasks(project: Project, manager: Cl
         ("datasets/", {"options": {"colour": 1}}, "colour"),
         ("datasets/", {"file": "csv"}, "file"),
         ("datasets/", {"size": 1}, "size"),
+        ("datasets/", {"wait": "maybe"}, "wait"),
+        ("datasets/", {"wait": False, "options": {"policies": ["\ud800"]}}, "policies"),
+        ("datasets/", {"options": {"annotators": ["a\x00"]}}, "annotators"),
+        ("datasets/", {"options": {"annotators": ["a"] * 1001}}, "annotators"),
+        ("datasets/", {"options": {"rating_weights": {"a\x00": 1}}}, "rating_weights"),
+        ("datasets/", {"options": {"simulated": []}}, "simulated"),
+        ("datasets/", {"options": {"since": "9999-12-31T23:59:59-12:00"}}, "since"),
+        ("erasures/", {"annotator": "\ud800"}, "annotator"),
+        ("erasures/", {"annotator": "a\x00"}, "annotator"),
         ("datasets/", {}, "options"),  # nothing to freeze yet
     ],
 )
@@ -102,7 +111,9 @@ def test_a_bad_request_names_its_field(manager: Client, url: str, body: Any, fie
     assert list(answer.json()) == [field]
 
 
-@pytest.mark.parametrize("query", ["format=nonsense", "file=doc", "split=dev", "colour=red", "simulated=maybe"])
+@pytest.mark.parametrize(
+    "query", ["format=nonsense", "file=doc", "split=dev", "colour=red", "simulated=maybe", "languages=%00"]
+)
 def test_a_bad_export_is_refused_before_it_begins(manager: Client, query: str) -> None:
     answer = manager.get(f"/api/v1/projects/tea/export/?{query}")
     assert answer.status_code == 400

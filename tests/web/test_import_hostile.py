@@ -15,7 +15,8 @@ import pyarrow.parquet
 import pytest
 
 from feedback_app.annotation.models import Prompt
-from feedback_app.datasets.formats.base import SourceRow
+from feedback_app.datasets import reading
+from feedback_app.datasets.formats.base import FileRefused, SourceRow
 from feedback_app.datasets.formats.imports import IMPORT_FORMATS
 from feedback_app.datasets.models import ImportJob
 from feedback_app.datasets.reading import RowReader
@@ -115,6 +116,32 @@ def test_helpsteer2_rows_of_one_prompt_are_held_up_to_the_size_of_a_row() -> Non
     rows = [SourceRow(line, {"prompt": "x", "response": str(line)}, size=7 * 2**20) for line in range(3)]
     (only,) = IMPORT_FORMATS["helpsteer2"](rows)
     assert only.problem.endswith("more than 16 MB")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+def test_empty_lines_without_end_keep_no_worker_busy(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_BLANK", 100)
+    path = tmp_path / name
+    path.write_bytes(b'{"prompt": "x"}\n' * 10 + b"\n" * 100 + b'{"prompt": "y"}\n')
+    assert sum(1 for _row in RowReader(path)) >= 10  # as many as an honest file may have
+    path.write_bytes(b'{"prompt": "x"}\n' * 10 + b"\n" * 1000 + b'{"prompt": "y"}\n')
+    with pytest.raises(FileRefused, match=r"line 1\d\d: next to nothing but empty lines"):
+        list(RowReader(path))
+
+
+def test_a_csv_row_that_goes_on_over_many_lines_is_bounded_as_a_line_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LONGEST_ROW", 2**20)
+    path = tmp_path / "rows.csv"
+    cell = ",".join(['"' + "x" * 99 + '\n"'] * 2)  # no cell and no line is long
+    path.write_text("a,b\n" + f"{cell}\n" * 10_000)  # 2 MB of rows, each of two lines or three
+    assert sum(1 for row in RowReader(path) if not row.problem) == 10_000
+    path.write_text("a,b\n" + ",".join([cell] * 10_000))
+    with pytest.raises(FileRefused, match="longer than 1 MB"):
+        list(RowReader(path))
 
 
 def deep_tree(depth: int) -> bytes:

@@ -46,7 +46,7 @@ def test_a_mapping_reads_alike_from_json_and_from_an_address() -> None:
 
 @pytest.mark.parametrize(
     "given", ["prompt", 3, {"a": 1}, {"": "b"}, {"a": "b", "c": "b"}, {"a": "b", "c": "b.d"}, {"a": "r.9.text"},
-              {"a": "x" * 300}]
+              {"a": "x" * 300}, {"a\x00": "prompt"}, {"a": "\ud800"}]
 )  # fmt: skip
 def test_a_mapping_that_cannot_be_is_refused(given: Any) -> None:
     with pytest.raises(ValidationError, match="mapping"):

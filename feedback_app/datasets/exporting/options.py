@@ -8,6 +8,8 @@ from typing import Any
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.translation import gettext as _
 
+from feedback_app.annotation.splits import storable
+
 SPLITS = ("train", "validation", "test")
 CHOICES: dict[str, tuple[str, ...]] = {
     "split": (*SPLITS, "all", ""),
@@ -21,6 +23,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 # The quality page and API ask for simulated judgments by true or false.
 _SIMULATED: dict[Any, str] = {True: "include", "true": "include", "1": "include", False: "exclude", "false": "exclude"}
+# Of annotators, policies and the like: a manifest and a card repeat them.
+MOST_NAMES = 1000
 # HelpSteer2's two attributes of style: more of them is not better in itself.
 WITHOUT_MERIT = ("complexity", "verbosity")
 
@@ -116,23 +120,32 @@ def parse_options(values: Mapping[str, Any]) -> ExportOptions:
     for name, value in values.items():
         if name not in kinds:
             raise OptionsError(name, _("unknown; there are %(names)s") % {"names": ", ".join(kinds)})
-        read[name] = _SIMULATED.get(value, value) if name == "simulated" else value
-        read[name] = _READERS[str(kinds[name])](name, read[name])
+        if name == "simulated" and isinstance(value, str | bool):
+            value = _SIMULATED.get(value, value)
+        read[name] = _READERS[str(kinds[name])](name, value)
     return ExportOptions(**read)
 
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise OptionsError(name, _("a text is needed"))
-    return value
+    return _storable(name, value)
+
+
+def _storable(name: str, text: str) -> str:
+    if not storable(text):
+        raise OptionsError(name, _("holds a NUL or half a surrogate pair"))
+    return text
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
         raise OptionsError(name, _("a list of texts is needed"))
-    return tuple(value)
+    if len(value) > MOST_NAMES:
+        raise OptionsError(name, _("at most %(most)d of them") % {"most": MOST_NAMES})
+    return tuple(_storable(name, part) for part in value)
 
 
 def read_flag(name: str, value: Any) -> bool:
@@ -171,7 +184,7 @@ def _weights(name: str, value: Any) -> dict[str, float]:
         value = {key.strip(): number for key, _, number in pairs}
     if not isinstance(value, Mapping):
         raise OptionsError(name, _("an object of numbers by attribute is needed"))
-    return {str(key): _number(f"{name}.{key}", number) for key, number in value.items()}
+    return {_storable(name, str(key)): _number(f"{name}.{key}", number) for key, number in value.items()}
 
 
 def read_moment(name: str, value: str) -> str:
@@ -180,11 +193,13 @@ def read_moment(name: str, value: str) -> str:
         moment = parse_datetime(value)
         if moment is None and (day := parse_date(value)):
             moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    except ValueError:
+        if moment is not None:
+            moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):  # the year 10000, by way of another zone
         moment = None
     if moment is None:
         raise OptionsError(name, _("an ISO 8601 date or time is needed"))
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    return moment.isoformat()
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {

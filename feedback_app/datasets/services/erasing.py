@@ -20,6 +20,7 @@ from feedback_app.accounts.models import User
 from feedback_app.accounts.services import record_audit
 from feedback_app.annotation.models import Prompt
 from feedback_app.annotation.services.erasing import Erased, annotators_called, erase_annotators, erase_prompt
+from feedback_app.annotation.splits import storable
 from feedback_app.datasets.loading import LOCK_SPACE, subject_of_annotator
 from feedback_app.datasets.models import DatasetVersion, DuplicateReport, Erasure, RefusedRow, VersionJob
 from feedback_app.datasets.services.held import count_held
@@ -91,6 +92,8 @@ def erase_from_project(
 
 
 def _erase_annotator(project: Project, name: str) -> tuple[str, str, Erased]:
+    if not storable(name):
+        raise ValidationError({"annotator": [_("holds a NUL or half a surrogate pair")]})
     people = list(annotators_called(project=project, name=name))
     if not people:
         raise ValidationError({"annotator": [_("the project knows nobody called %(name)s") % {"name": name}]})
