@@ -41,7 +41,10 @@ class Prompt(models.Model):
     # Unique constraints and wider indexes that begin with it serve a key as well: no index of its own.
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts", db_index=False)
     messages = models.JSONField(help_text=_('list of {"role", "content"}'))
-    content_sha256 = models.CharField(max_length=64, help_text=_("of the whole conversation, normalised"))
+    # Hex digits are compared byte by byte: by the rules of a language, an index of digests cost twice as much.
+    content_sha256 = models.CharField(
+        max_length=64, db_collation="C", help_text=_("of the whole conversation, normalised")
+    )
     root_sha256 = models.CharField(max_length=64, help_text=_("of the conversation's root: decides the split"))
     split = models.CharField(max_length=10, choices=Split.choices)
     language = models.CharField(max_length=16, blank=True)
@@ -147,7 +150,9 @@ class Task(models.Model):
     language = models.CharField(
         max_length=16, blank=True, db_default="", help_text=_("of the prompt; empty: anybody's")
     )
-    identity_sha256 = models.CharField(max_length=64, null=True, blank=True, help_text=_("of an imported row"))
+    identity_sha256 = models.CharField(
+        max_length=64, null=True, blank=True, db_collation="C", help_text=_("of an imported row")
+    )
     round_id = models.UUIDField(null=True, blank=True, help_text=_("of the round whose gate asks for a blind task"))
     external_id = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -17,7 +17,7 @@ from psycopg.errors import UniqueViolation
 from feedback_app.accounts.models import User
 from feedback_app.annotation.models import Assignment, Judgment, Prompt, Response, Task, TaskResponse
 from feedback_app.datasets import lines
-from feedback_app.datasets.copying import copy_lines, fresh_ids, hold_rows, keys_by_the_batch
+from feedback_app.datasets.copying import copy_lines, fresh_ids, hold_rows, keys_by_the_batch, without_order
 from feedback_app.datasets.models import Erasure
 from feedback_app.datasets.places import Loaded, Place
 from feedback_app.datasets.rows import Row
@@ -33,11 +33,13 @@ class Loader:
     def __init__(self, *, project: Project) -> None:
         self.project = project
         self._annotators: dict[str, int] = {}
-        self._ids = fresh_ids()
+        self._ids = fresh_ids(1)
 
     def load(self, rows: Sequence[Row]) -> Loaded:
         """Store a batch of rows; a row that contradicts a stored one is refused and stores nothing of itself."""
         loaded = Loaded()
+        # One draw is enough for a batch: a prompt, a task, its responses, each judgment and its assignment.
+        self._ids = fresh_ids(1 + sum(2 + len(row.responses) + 2 * len(row.judgments) for row in rows))
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_SPACE, self.project.pk & 0x7FFFFFFF])
@@ -121,7 +123,8 @@ class Loader:
             place = Place(
                 task_id=next(self._ids),
                 stored=False,
-                response_ids=[next(self._ids) for _ in row.responses],
+                # An annotator sees these ids, and must not see the canonical order in them.
+                response_ids=without_order([next(self._ids) for _ in row.responses]),
                 content=row.content,
                 row=row,
             )

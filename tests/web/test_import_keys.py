@@ -12,7 +12,7 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from psycopg.errors import CheckViolation
 
 from feedback_app.accounts.models import User
-from feedback_app.annotation.models import Assignment, Judgment, Prompt, Task
+from feedback_app.annotation.models import Assignment, Judgment, Prompt, Task, TaskResponse
 from feedback_app.datasets.copying import fresh_ids, hold_rows, keys_by_the_batch
 from feedback_app.datasets.loading import Loader
 from feedback_app.datasets.rows import Row, imported_protocol, parse_row
@@ -167,10 +167,23 @@ def test_a_rows_identity_is_sha256_of_its_json_for_ever(external_id: str) -> Non
     assert row.identity_sha256 == hashlib.sha256(json.dumps(known_by).encode()).hexdigest()
 
 
-def test_ids_are_version_4_and_never_twice() -> None:
-    ids = fresh_ids()
+def test_ids_are_version_4_never_twice_and_rise_within_a_draw() -> None:
+    ids = fresh_ids(1000)
     made = [next(ids) for _ in range(2500)]  # of three draws
     assert len(set(made)) == 2500
+    assert [made[:1000], made[1000:2000], made[2000:]] == [
+        sorted(made[:1000]), sorted(made[1000:2000]), sorted(made[2000:])
+    ]  # fmt: skip
     assert {(UUID(pk).version, UUID(pk).variant, str(UUID(pk)) == pk) for pk in made} == {
         (4, "specified in RFC 4122", True)
     }
+
+
+@pytest.mark.django_db
+def test_ids_do_not_say_which_response_stands_first() -> None:
+    # Of 60 pairs of ids in an order of chance, fewer than 10 or more than 50 rise once in 30 million runs.
+    project = make_project()
+    run_rows(project, judged_rows(60))
+    first, second = ([str(pk) for pk in TaskResponse.objects.filter(task__project=project, position=place)
+                      .order_by("task").values_list("response", flat=True)] for place in (0, 1))  # fmt: skip
+    assert 10 <= sum(a < b for a, b in zip(first, second, strict=True)) <= 50

@@ -40,6 +40,8 @@ from feedback_app.projects.protocols import Protocol, parse_protocol
 BATCH = 2500
 # A batch's rows are held in memory at once: large ones make smaller batches.
 BATCH_BYTES = 8 * 2**20
+# Lists, dicts and rows that a batch comes to, about: Python looks for lost ones among as many new ones.
+OBJECTS_OF_A_BATCH = 50_000
 LEASE = timedelta(seconds=120)
 # More lines of a report than anybody reads; the count goes on.
 MOST_REFUSED_KEPT = 100_000
@@ -156,11 +158,15 @@ def _import_all(job: ImportJob) -> None:
 
 @contextmanager
 def _collecting_only_new() -> Iterator[None]:
-    """Let Python's collector pass over what was there before: walking it every few rows took a fifth of the time."""
+    """Let Python's collector pass over what was there before, and come by the batch: every few rows it walked all of
+    them, in a fifth of the time, and of the rows of two batches in a tenth."""
+    before = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(OBJECTS_OF_A_BATCH, *before[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*before)
         gc.unfreeze()
 
 
