@@ -123,7 +123,10 @@ class ExportForm(forms.Form):
         try:
             given["options"] = parse_options(self.options_given())
         except OptionsError as error:
-            raise ValidationError({error.field_name: [error.reason]}) from error
+            # An attribute's weight is named with its attribute: rating_weights.helpfulness.
+            name, _dot, attribute = error.field_name.partition(".")
+            said = f"{attribute}: {error.reason}" if attribute else error.reason
+            raise ValidationError({name: [said]}) from error
         return given
 
     def options_given(self) -> dict[str, Any]:

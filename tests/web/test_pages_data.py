@@ -85,6 +85,8 @@ def test_a_choice_that_makes_no_sense_is_named_and_what_was_typed_is_kept(manage
     assert "agreement" in page.content.decode()
     assert 'value="ann, bob"' in page.content.decode()
     assert "minimum_agreement" in page.context["form"].errors
+    page = manager.post(f"/p/{project.slug}/data/export/", EXPORT | {"rating_weights": "x:much"})
+    assert page.context["form"].errors == {"rating_weights": ["x: a number is needed"]}
 
 
 def test_the_first_rows_are_shown_before_anything_is_taken(manager: Client, project: Project) -> None:
