@@ -7,6 +7,7 @@ from django.http import Http404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -79,6 +80,8 @@ class RollbackInput(serializers.Serializer[Any]):
 
 
 class RollbackApi(APIView):
+    parser_classes = (JSONParser, FormParser, MultiPartParser)  # who sends no body may send it as a form
+
     @extend_schema(request=RollbackInput, responses=OpenApiTypes.OBJECT, operation_id="roll_back")
     def post(self, request: Request, slug: str) -> Response:
         project = get_project_for(request.user, slug, Member.Role.MANAGER)
