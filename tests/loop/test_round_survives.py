@@ -10,8 +10,10 @@ import httpx
 import psutil
 import psycopg
 import pytest
+import redis
 
-from feedback_app.embedded.paths import database_url, postgres_dir
+from feedback_app.embedded import valkey
+from feedback_app.embedded.paths import database_url, postgres_dir, redis_url
 from tests.loop.rounds import (
     folder_of,
     import_judged_rows,
@@ -33,6 +35,12 @@ SCHEDULE = """
 from feedback_app.projects.models import Project
 from feedback_app.rounds.services.scheduling import add_schedule
 add_schedule(project=Project.objects.get(slug="letters"), kind="judgments", every=80)
+"""
+# How many versions came of a round, and how often one of them went live.
+MADE_OF = """
+SELECT (SELECT count(*) FROM serving_policy_version WHERE round_id = %(round)s), (
+    SELECT count(*) FROM serving_push p JOIN serving_policy_version v ON v.id = p.policy_id
+    WHERE v.round_id = %(round)s AND p.state = 'live')
 """
 # Both rounds begin with the base, so that what they end with can be compared.
 RECIPE = """
@@ -67,7 +75,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.mark.loop
 @pytest.mark.timeout(900)
-def test_a_round_that_loses_trainer_and_worker_and_is_cancelled_ends_as_an_undisturbed_one(
+def test_a_round_that_loses_trainer_database_worker_and_broker_and_is_cancelled_ends_as_an_undisturbed_one(
     stack: Stack, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     recipe = tmp_path_factory.mktemp("recipe") / "recipe.toml"
@@ -84,10 +92,12 @@ def test_a_round_that_loses_trainer_and_worker_and_is_cancelled_ends_as_an_undis
         second = start(client)
         _kill_trainer(stack, client, second)
         _kill_database(stack, client, second)
-        _kill_worker(stack, client, second)
+        _kill_worker_and_broker(stack, client, second)
         _cancel(stack, client, second)
         client.post(f"/rounds/{second}/retry/").raise_for_status()
+        redis.Redis.from_url(redis_url(stack.data_dir)).flushall()  # its bell, and whatever else was under way
         wait_for(client, second, "succeeded")
+        assert _ask(stack, MADE_OF, second) == (1, 1)
         assert result_of(stack, client, second) == result_of(stack, client, first)
         info = stack.info()
         assert info["policy_version"] == "letters-v2"
@@ -113,6 +123,11 @@ def _start_by_two_beats(stack: Stack) -> str:
 def _rounds(stack: Stack) -> list[str]:
     with psycopg.connect(database_url(stack.data_dir)) as connection:
         return [str(row[0]) for row in connection.execute("SELECT id FROM rounds_round")]
+
+
+def _ask(stack: Stack, query: str, round_id: str) -> tuple[Any, ...] | None:
+    with psycopg.connect(database_url(stack.data_dir)) as connection:
+        return connection.execute(query, {"round": round_id}).fetchone()
 
 
 def _kill_trainer(stack: Stack, client: httpx.Client, round_id: str) -> None:
@@ -150,12 +165,18 @@ def _ppo_lines(client: httpx.Client, round_id: str) -> list[dict[str, Any]]:
     return list(ppo["progress"])
 
 
-def _kill_worker(stack: Stack, client: httpx.Client, round_id: str) -> None:
-    """SIGKILL the worker, children and all: its trainer ends by itself, and another worker goes on with a new fence."""
+def _kill_worker_and_broker(stack: Stack, client: httpx.Client, round_id: str) -> None:
+    """SIGKILL the worker, children and all, and Valkey with every message in it.
+
+    The trainer ends by itself, and another worker goes on with a new fence.
+    """
     [trainer] = trainers_of(stack, round_id)
     workers = [process for process in trainer.parents() if "celery" in " ".join(process.cmdline())]
     assert workers
-    for process in workers:
+    broker = valkey.server_pid(stack.data_dir)
+    assert broker is not None
+    redis.Redis.from_url(redis_url(stack.data_dir)).flushall()
+    for process in [*workers, psutil.Process(broker)]:
         process.kill()
     began = time.monotonic()
     wait_until(lambda: not trainer.is_running(), 5, "the orphaned trainer has ended")
