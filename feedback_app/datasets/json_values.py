@@ -9,6 +9,9 @@ from django.utils.translation import gettext_noop
 
 # Deeper than any conversation tree is; what walks a value may recurse that far.
 DEEPEST = 200
+# Python takes some 60 bytes and more for each value, be it two brackets: of sixteen megabytes it makes hundreds. A text
+# of so many commas is longer than any that is stored.
+MOST_VALUES = 1_000_000
 # What Python's reader says of a text, so that it can be said in the reader's language; what is not here stays as it is.
 PYTHON_SAYS = (
     gettext_noop("Expecting value"),
@@ -27,6 +30,7 @@ PYTHON_SAYS = (
 
 def parse_json(text: str) -> Any:
     """Read one JSON value; raises ValueError with a reason for people, for a hostile one too."""
+    check_count(text)
     try:
         value = _decode(text)
     except RecursionError:
@@ -36,6 +40,12 @@ def parse_json(text: str) -> Any:
     if text.count("[") + text.count("{") > DEEPEST:
         check_depth(value)
     return value
+
+
+def check_count(text: str) -> None:
+    """Raise ValueError where a JSON text could hold more than MOST_VALUES, before they take any memory."""
+    if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:
+        raise ValueError(_("more than %(most)s values") % {"most": MOST_VALUES})
 
 
 def explain(error: ValueError) -> str:

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_noop
 
 from feedback_app.datasets.csv_cells import read_cell
 from feedback_app.datasets.formats.base import BOMB_FREE, BOMB_RATIO, LONGEST_ROW, FileRefused, SourceRow
-from feedback_app.datasets.json_values import check_depth, explain, parse_json, refuse_constant
+from feedback_app.datasets.json_values import check_count, check_depth, explain, parse_json, refuse_constant
 from feedback_app.datasets.parquet import read_parquet
 
 CHUNK = 2**18
@@ -175,6 +175,10 @@ def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
 def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, line: int) -> tuple[Any, str, str]:
     """Return the item at the buffer's start, what follows it, and its text; reads on, doubling, until it is whole."""
     while True:
+        try:
+            check_count(buffer)  # longer than a piece, it is one item for the most part
+        except ValueError as error:
+            raise FileRefused(_line_says(line, str(error))) from None
         try:
             item, end = decoder.raw_decode(buffer)
         except RecursionError:

@@ -43,6 +43,7 @@ DEEP = b"[" * 5000 + b"]" * 5000
         ("rows.xlsx", b"PK\x03\x04" + b"\x00" * 100, "the file is a zip archive or an Excel workbook", 0),
         ("rows.jsonl.xz", b"\xfd7zXZ\x00" + b"\x00" * 100, "the file is packed with xz", 0),
         ("rows.json", b'[{"prompt": ' + DEEP, "line 1: nested too deeply", 0),
+        ("rows.json", b'[{"junk": [' + b"{}," * 600_000 + b"{}]}]", "line 1: more than 1000000 values", 0),
         ("rows.parquet", b"PAR1" + b"\x00" * 100, "the Parquet file is damaged after row 0", 0),
     ],
 )
@@ -282,6 +283,15 @@ def test_a_parquet_list_of_repeated_numbers_is_refused_as_a_bomb(tmp_path: Path)
     rows, _problems, said, grown = read_apart(path)
     assert (rows, said[:23]) == (0, "column 'junk.list.eleme")
     assert grown < 100
+
+
+def test_a_row_of_millions_of_brackets_is_refused_before_they_take_memory(tmp_path: Path) -> None:
+    # 5.5 million of them would be 350 MB of Python's; the line itself is 16 MB as bytes and as characters.
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"prompt": "x", "junk": [' + b"{}," * 5_500_000 + b"{}]}\n" + GOOD)
+    rows, problems, _said, grown = read_apart(path)
+    assert (rows, problems) == (3, 1)
+    assert grown < 60
 
 
 def test_the_measure_itself_sees_memory(tmp_path: Path) -> None:
