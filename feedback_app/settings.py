@@ -289,7 +289,7 @@ CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 10
 CELERY_TASK_ROUTES = {f"feedback_app.rounds.tasks.{name}": {"queue": "gpu"} for name in ("kick", "try_recipe")}
 CELERY_BEAT_SCHEDULER = "feedback_app.beat:SteadyScheduler"
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
-    name: {"task": f"feedback_app.{app}.tasks.{name}", "schedule": seconds}
+    name: {"task": f"feedback_app.{app}.tasks.{name}", "schedule": seconds, "options": {"again": True}}
     for app, name, seconds in (
         ("rounds", "tick_rounds", 10.0),
         ("rounds", "tick_queue", 15.0),

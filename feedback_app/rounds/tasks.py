@@ -63,7 +63,7 @@ def tick_rounds() -> None:
 def ring_hosts(bell: Any, row: Round | Trial) -> None:
     """Ring each host that a row fits; a bell that is not heard is rung again at the next tick."""
     for queue in queues_for(row):
-        bell.apply_async((str(row.pk),), queue=queue)
+        bell.apply_async((str(row.pk),), queue=queue, again=True)
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is untyped

@@ -116,10 +116,12 @@ def test_leases_of_before_the_databases_clock_was_set_back_do_not_outlast_what_a
     push = Push.objects.create(project=held.project, policy=base, lease_until=database_now() + timedelta(hours=1))
     assert (cut_leases(), cut_leases()) == (3, 0)
     cut_push_leases()
-    longest = ((held, LEASE), (push, LEASE), (sampled, sampling.LEASE), (imported, imports.LEASE))
-    for row, lease in longest:
-        row.refresh_from_db()
-        assert row.lease_until < database_now() + lease + timedelta(seconds=1)
+    longest: tuple[tuple[Any, timedelta], ...] = (
+        (held, LEASE), (push, LEASE), (sampled, sampling.LEASE), (imported, imports.LEASE)
+    )  # fmt: skip
+    for any_row, lease in longest:
+        any_row.refresh_from_db()
+        assert any_row.lease_until < database_now() + lease + timedelta(seconds=1)
     # Nobody may take it sooner than any other lease.
     assert claim_round(round_id=held.pk) is None
 
@@ -161,11 +163,13 @@ def test_no_bell_goes_stale_by_a_clock_and_a_queue_nobody_hears_does_not_grow_fo
     # A worker whose clock ran ahead of beat's took every bell for an expired one, and no round was ever begun.
     monkeypatch.setattr("feedback_app.celery.MOST_WAITING", 3)
     broker = redis.Redis.from_url(settings.REDIS_URL)
-    sent = [kick.apply_async((f"{number}",), queue="gpu.nobody") for number in range(5)]
+    sent = [kick.apply_async((f"{number}",), queue="gpu.nobody", again=True) for number in range(5)]
     waiting = [json.loads(message) for message in broker.lrange("gpu.nobody", 0, -1)]
     assert [message["headers"]["expires"] for message in waiting] == [None] * 3
     assert [result is None for result in sent] == [False] * 3 + [True] * 2
-    assert not any("expires" in entry.get("options", {}) for entry in settings.CELERY_BEAT_SCHEDULE.values())
+    assert {tuple(entry["options"].items()) for entry in settings.CELERY_BEAT_SCHEDULE.values()} == {(("again", True),)}
+    # What somebody asked for on a page is asked for once, and sent however many wait.
+    assert kick.apply_async(("once",), queue="gpu.nobody") is not None
     broker.delete("gpu.nobody")
-    assert kick.apply_async(("again",), queue="gpu.nobody") is not None
+    assert kick.apply_async(("again",), queue="gpu.nobody", again=True) is not None
     broker.delete("gpu.nobody")

@@ -51,11 +51,11 @@ def at_once(*asks: Callable[[], int]) -> list[int]:
         return sorted(pool.map(ask, asks))
 
 
-def poster(user: Any, path: str) -> Callable[[], int]:
+def poster(user: Any, path: str, body: dict[str, Any] | None = None) -> Callable[[], int]:
     """Return a request by somebody, to be made later."""
     client = Client()
     client.force_login(user)
-    return lambda: client.post(f"/api/v1/{path}", {}, content_type="application/json").status_code
+    return lambda: client.post(f"/api/v1/{path}", body or {}, content_type="application/json").status_code
 
 
 @pytest.mark.django_db(transaction=True)
@@ -75,13 +75,9 @@ def test_of_managers_who_do_one_thing_at_one_instant_one_has_done_it(
     base = ensure_base_policy(project=project)
     bad = register(project, make_output(tmp_path, "bad"))
     Deployment.objects.filter(project=project).update(live=bad, previous=base)
-    clients = [Client(), Client()]
-    for client, user in zip(clients, (one, two), strict=True):
-        client.force_login(user)
-    path, body = f"/api/v1/projects/{project.slug}/rollback/", {"live": bad.name}
-    asks = [lambda c=client: c.post(path, body, content_type="application/json").status_code for client in clients]
-    assert at_once(*asks) == [200, 409]
-    assert clients[0].post(path, body, content_type="application/json").status_code == 409
+    path, body = f"projects/{project.slug}/rollback/", {"live": bad.name}
+    assert at_once(*(poster(user, path, body) for user in (one, two))) == [200, 409]
+    assert poster(one, path, body)() == 409
     assert Deployment.objects.get(project=project).live == base
 
 

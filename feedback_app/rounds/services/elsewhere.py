@@ -67,8 +67,10 @@ def register_elsewhere(
         raise RoundRefused(_("a parent is a version of another project"))
     if shutil.disk_usage(settings.DATA_DIR).free < bytes_below(place) + LEFT_BYTES:
         raise RoundRefused(_("the disk has no room for a copy of it"))
-    given = {"directory": str(place), "parents": [str(parent.pk) for parent in parents], "note": note.strip()}
-    given |= {"by_operator": by_operator}
+    given = {
+        "directory": str(place), "parents": [str(parent.pk) for parent in parents], "note": note.strip(),
+        "by_operator": by_operator,
+    }  # fmt: skip
     return _start(project, given, [Name.ADOPT], evaluate=evaluate, created_by=created_by)
 
 
