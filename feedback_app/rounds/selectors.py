@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from feedback_app.annotation.models import Judgment
 from feedback_app.leases import claimable
 from feedback_app.projects.models import Project
-from feedback_app.rounds.models import Round, RoundStep
+from feedback_app.rounds.models import Round, RoundStep, ScheduleSlot
 from feedback_app.rounds.trainers import log_tail
 from feedback_app.rounds.workspace import step_dir
 
@@ -37,6 +37,11 @@ def rounds_of(*, project: Project) -> QuerySet[Round]:
 def active_round(*, project: Project) -> Round | None:
     """Return the project's one active round."""
     return rounds_of(project=project).filter(state__in=Round.ACTIVE).first()
+
+
+def was_scheduled(*, held: Round) -> bool:
+    """Say whether a schedule has started a round; nobody's name stands with one started by command either."""
+    return ScheduleSlot.objects.filter(round=held).exists()
 
 
 def round_as_json(*, held: Round) -> dict[str, Any]:

@@ -77,6 +77,20 @@ def test_a_chart_appears_with_the_first_update_and_the_page_reloads_at_the_end(
     expect(page.locator("#round-poll")).to_have_count(0)
 
 
+def test_an_axis_is_as_broad_as_its_longest_label(open_page: OpenPage, project: Project) -> None:
+    held = round_at(project, "running", "ppo")
+    lines = [{**line, "objective/scores": -0.0011 - 2e-5 * line["update"]} for line in ppo_lines(3)]
+    RoundStep.objects.filter(round=held, name="ppo").update(progress=lines)
+    page = manager_of(project, open_page)
+    page.goto("/p/loop/rounds/1/")
+    broad, usual = (page.locator(f"#chart-{key} .u-axis").nth(1).bounding_box() for key in ("reward", "kl"))
+    assert broad is not None
+    assert usual is not None
+    # Labels such as -0.00115 beside 0.40.
+    assert usual["width"] == 48
+    assert broad["width"] > 48
+
+
 def test_a_round_is_started_and_cancelled_by_buttons_alone(open_page: OpenPage, project: Project) -> None:
     run_rows(project, judged_rows(10))
     page = manager_of(project, open_page)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from feedback_app.accounts.models import AuditEntry
 from feedback_app.projects.models import Member, Project
 from feedback_app.rounds.curves import charts_of, polyline
-from feedback_app.rounds.models import Round
+from feedback_app.rounds.models import Round, Schedule, ScheduleSlot
 from feedback_app.rounds.reports import round_by_number, seconds_left, strip_of
 from tests.factories import make_project
 from tests.web.judged import judged_rows, run_rows
@@ -97,6 +97,15 @@ def test_every_state_says_what_it_is_and_only_active_ones_look_again(
     text = page(manager, "rounds/1/")
     assert said in text
     assert ("every 2s" in text) == (state in Round.ACTIVE)
+
+
+def test_only_a_round_that_a_schedule_started_started_by_itself(manager: Client, project: Project) -> None:
+    round_at(project, "succeeded")  # nobody's, as one started by command
+    by_schedule = round_at(project, "succeeded")
+    schedule = Schedule.objects.create(project=project, kind="interval", every=3600)
+    ScheduleSlot.objects.create(schedule=schedule, slot="interval 1", round=by_schedule)
+    assert "started by itself" not in page(manager, "rounds/1/")
+    assert "started by itself" in page(manager, "rounds/2/")
 
 
 def test_a_failure_says_what_was_kept_and_what_to_press(manager: Client, project: Project) -> None:

@@ -19,7 +19,7 @@ from feedback_app.rounds.blind import blind_figure
 from feedback_app.rounds.curves import charts_of
 from feedback_app.rounds.forms import RejectForm, RetryForm, StartForm
 from feedback_app.rounds.models import Round, RoundStep
-from feedback_app.rounds.selectors import active_round, log_of, samples_of
+from feedback_app.rounds.selectors import active_round, log_of, samples_of, was_scheduled
 from feedback_app.rounds.services import RoundRefused
 from feedback_app.rounds.standing import is_active, standing_of
 from feedback_app.serving.selectors import soak_of
@@ -138,6 +138,7 @@ def _round_page(request: ProjectRequest, held: Round, *, status: int = 200, **mo
         "standing": standing_of(held),
         "soak": soak_of(policy=held.policy) if held.policy else None,
         "active": is_active(held),
+        "scheduled": was_scheduled(held=held),
         "before": before,
         "charts": charts_of(held=held, parent=before),
         "figures": reports.evaluation_figures(evaluation),

@@ -8,6 +8,9 @@ import uPlot from "../vendor/uplot/uPlot.esm.js";
  */
 
 const HEIGHT = 150;
+// Of the axis at the left: what most labels need, so that charts above each other begin at one place; and before its line.
+const BREADTH = 48;
+const GAP = 4;
 const OWN = ["accent", "success", "danger"];
 
 /** @param {number | null | undefined} value */
@@ -89,7 +92,7 @@ export class Chart {
       },
       axes: [
         { ...axis, grid: { show: false }, size: 22, gap: 2, space: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] },
-        { ...axis, size: 48, gap: 4, space: 30, values: (_plot, ticks, _axis, _space, apart) => ticks.map((value) => tick(value, apart)) },
+        { ...axis, size: (plot, labels) => breadth(plot, labels, font), gap: GAP, space: 30, values: (_plot, ticks, _axis, _space, apart) => ticks.map((value) => tick(value, apart)) },
       ],
       series: [{}, ...this.data.lines.map((line, place) => this.series(line, place))],
       hooks: { setCursor: [(plot) => this.readOut(plot.cursor.idx ?? null)] },
@@ -136,6 +139,16 @@ export class Chart {
   redraw() {
     this.plot.redraw(false);
   }
+}
+
+/**
+ * The breadth that the longest label needs: one cut off at the left has lost its sign.
+ * @param {uPlot} plot @param {string[] | null} labels @param {string} font
+ */
+function breadth(plot, labels, font) {
+  plot.ctx.font = font;
+  const widths = (labels ?? []).map((label) => plot.ctx.measureText(label).width);
+  return Math.max(BREADTH, ...widths.map((width) => Math.ceil(width) + 2 * GAP));
 }
 
 /** Write a tick with as many digits as tell it from its neighbour. @param {number | null} value @param {number} apart */
