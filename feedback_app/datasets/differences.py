@@ -12,7 +12,8 @@ import pyarrow.parquet
 
 from feedback_app.datasets.exporting.options import SPLITS
 from feedback_app.datasets.models import DatasetVersion
-from feedback_app.datasets.services.versions import HELD_JUDGMENTS, folder_of, split_files
+from feedback_app.datasets.services.held import HELD_JUDGMENTS
+from feedback_app.datasets.services.versions import folder_of, split_files
 
 # So many ids of each kind are named; all are counted.
 NAMED = 20

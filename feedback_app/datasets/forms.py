@@ -2,8 +2,9 @@
 
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import fields
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -163,7 +164,8 @@ def tell_option(name: str, value: Any) -> tuple[str, str]:
     """Return an option's label and what it was set to, in the words of the form where it has any."""
     field = ExportForm.base_fields.get(name) or forms.Field(label=name)
     if isinstance(field, forms.ChoiceField):
-        return str(field.label), str(dict(field.choices).get(value, value))  # type: ignore[call-overload]  # flat choices
+        flat = cast("Iterable[tuple[str, Any]]", field.choices)  # no groups
+        return str(field.label), str(dict(flat).get(value, value))
     if isinstance(value, bool):
         return str(field.label), str(_("yes") if value else _("no"))
     if isinstance(value, dict):

@@ -7,7 +7,6 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from itertools import count
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -69,11 +68,12 @@ def create_dataset_version(
     """
     asked = read_request(format=format, options=options, file_type=file_type)
     try:
-        for attempt in count():
+        voided = 0
+        while True:
             try:
-                return _make(project, asked, created_by, watcher or Watcher(), take_voided=attempt >= MADE_ANEW)
+                return _make(project, asked, created_by, watcher or Watcher(), take_voided=voided >= MADE_ANEW)
             except _VoidedMeanwhile:
-                continue
+                voided += 1
             except _ErasedMeanwhile as meanwhile:
                 if meanwhile.subjects & {subject_of_annotator(name) for name in asked.options.annotators}:
                     raise ValidationError({"annotators": [_("one of them was erased from the project")]}) from None
