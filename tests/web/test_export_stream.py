@@ -4,12 +4,15 @@ import json
 import tracemalloc
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from feedback_app.annotation.models import Prompt, Response
 from feedback_app.datasets.exporting.options import parse_options
 from feedback_app.datasets.exporting.rows import Export, prepare_export
-from feedback_app.datasets.exporting.writing import write_pieces
+from feedback_app.datasets.exporting.writing import FILE_TYPES, write_pieces
+from feedback_app.datasets.formats.exports import EXPORT_FORMATS
 from feedback_app.projects.models import Project
 from tests.factories import make_project
 from tests.web.judged import judged_row, judged_rows, run_rows
@@ -67,6 +70,19 @@ def test_rows_come_in_the_order_of_their_prompts_arrival_and_responses_in_their_
     first = rows_of(project)[0]
     assert first["prompt_id"] == str(early.pk)
     assert [answer["text"] for answer in first["responses"]] == [f"r{place}" for place in range(9)]
+
+
+@pytest.mark.parametrize("file_type", FILE_TYPES)
+def test_rows_of_a_megabyte_go_out_a_few_at_a_time(file_type: str) -> None:
+    schema = EXPORT_FORMATS["ranked"].schema_of([])
+    lines = (json.dumps({"id": str(number), "responses": ["x" * 2**20]}) for number in range(30))
+    pieces = list(write_pieces(lines, file_type=file_type, schema=schema))
+    if file_type == "parquet":  # packed to next to nothing: what counts is how many rows were put together
+        assert pyarrow.parquet.ParquetFile(pyarrow.BufferReader(b"".join(pieces))).num_row_groups == 4
+    else:
+        # Eight megabytes and a row; together they were thirty.
+        assert 30 * 2**20 < sum(map(len, pieces)) < 31 * 2**20
+        assert max(map(len, pieces)) < 10 * 2**20
 
 
 def test_twice_the_rows_take_no_more_memory() -> None:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 import pyarrow
@@ -22,6 +21,8 @@ FILE_TYPES = {
 PIECE = 1000
 # JSON lines are sent on while the processor still has them at hand.
 PIECE_OF_LINES = 100
+# Characters of one piece, or one row more.
+PIECE_SIZE = 8 * 2**20
 
 
 def write_pieces(
@@ -30,7 +31,7 @@ def write_pieces(
     """Yield a file's bytes piece by piece, of JSON lines that fit the schema."""
     rows = iter(lines)
     if file_type == "jsonl":
-        while piece := list(islice(rows, PIECE_OF_LINES)):
+        for piece in _pieces(rows, PIECE_OF_LINES):
             piece.append("")  # ends the last line
             yield "\n".join(piece).encode()
     elif file_type == "parquet":
@@ -39,10 +40,24 @@ def write_pieces(
         yield from _csv_pieces(rows, schema)
 
 
+def _pieces(rows: Iterator[str], most: int) -> Iterator[list[str]]:
+    """Group rows by number and by size: what is held of them at once is bounded, however long they are."""
+    piece: list[str] = []
+    size = 0
+    for row in rows:
+        piece.append(row)
+        size += len(row)
+        if len(piece) >= most or size >= PIECE_SIZE:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
 def _parquet_pieces(rows: Iterator[str], schema: pyarrow.Schema, as_text: tuple[str, ...]) -> Iterator[bytes]:
     sink = Drain()
     with pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
-        while piece := list(islice(rows, PIECE)):
+        for piece in _pieces(rows, PIECE):
             writer.write_table(_table(piece, schema, as_text), row_group_size=PIECE)
             if taken := sink.take():
                 yield taken
@@ -76,16 +91,14 @@ def _csv_pieces(rows: Iterator[str], schema: pyarrow.Schema) -> Iterator[bytes]:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(schema.names)
-    while True:
-        for line in (piece := list(islice(rows, PIECE))):
+    for piece in _pieces(rows, PIECE):
+        for line in piece:
             values = json.loads(line)
             writer.writerow([write_cell(values.get(name)) for name in schema.names])
-        if taken := text.getvalue():
-            yield taken.encode()
-        if not piece:
-            return
+        yield text.getvalue().encode()
         text.seek(0)
         text.truncate()
+    yield text.getvalue().encode()  # the header of no rows
 
 
 class Drain(io.RawIOBase):
