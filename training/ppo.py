@@ -163,8 +163,8 @@ class PPO:
                 )
             parts.append((scored, from_reference, values_BT))
         whole = partial(_joined, width=total, order_B=order.argsort())
-        scored = [whole([getattr(part, name) for part, _, _ in parts]) for name in Scored.__dataclass_fields__]
-        return Scored(*scored), whole([part for _, part, _ in parts]), whole([part for _, _, part in parts])
+        joined = [whole([getattr(part, name) for part, _, _ in parts]) for name in Scored.__dataclass_fields__]
+        return Scored(*joined), whole([part for _, part, _ in parts]), whole([part for _, _, part in parts])
 
     def roll_out(self, update: int) -> tuple[Experience, dict[str, float], list[dict[str, Any]]]:
         """Sample and score one batch; return what to learn from, its metrics, and its samples.

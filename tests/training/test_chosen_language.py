@@ -1,4 +1,4 @@
-"""What keeps a reward model a language model, what fits a pass, and scores centred by a number beside the model."""
+"""What keeps a reward model a language model, and scores centred by a number beside the model."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from tests.training.tiny import make_tiny_model
 from training.__main__ import main
 from training.chosen_language import ChosenLanguage, split_best
-from training.comparisons import Comparison, pieces, tokenize
+from training.comparisons import Comparison, tokenize
 from training.config import ConfigError, RewardConfig
 from training.models import load_causal, load_scorer, load_tokenizer
 from training.records import read_judged
@@ -85,19 +85,6 @@ def test_a_pair_turned_round_turns_its_answers_too_and_a_cut_text_keeps_a_token_
     assert turned[1] == pair.texts[1][-5:]
     cut = comparisons_of(tiny, write_rows, max_length=3)[0]
     assert cut.answers == (2, 2)
-
-
-def test_pieces_hold_like_lengths_and_no_more_cells_than_asked() -> None:
-    def pair(length: int) -> Comparison:
-        return Comparison([[1] * length, [1]], [0, 1], None, 1.0, "")
-
-    batch = [pair(n) for n in (9, 2, 3, 20, 3)]
-    lengths = [[len(each.texts[0]) for each in piece] for piece in pieces(batch, 0, 20)]
-    # Pairs are two texts: 2, 3, 3 are six texts of 3 cells; with 9 they would be eight of 9. 20 is too long, and alone.
-    assert lengths == [[2, 3, 3], [9], [20]]
-    assert [len(piece) for piece in pieces(batch, 2, 0)] == [2, 2, 1]
-    assert [each for piece in pieces(batch, 2, 0) for each in piece] == batch
-    assert pieces([], 2, 20) == []
 
 
 def test_a_centred_reward_model_scores_validation_answers_0_on_the_mean(

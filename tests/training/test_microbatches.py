@@ -24,6 +24,9 @@ def test_rows_are_counted_and_tokens_with_their_padding() -> None:
     # Rows of two texts each fill twice as much, and one too large for the bound is a pass by itself.
     assert microbatches(config(micro_tokens=15), [5, 1, 3], [2, 2, 2]) == [[1, 2], [0]]
     assert microbatches(config(micro_tokens=2), [5, 1, 3]) == [[1], [2], [0]]
+    # Pairs of 2, 3 and 3 are six texts of 3 cells; with 9 they would be eight of 9. 20 is too long, and alone.
+    assert microbatches(config(micro_tokens=20), [9, 2, 3, 20, 3], [2] * 5) == [[1, 2, 4], [0], [3]]
+    assert microbatches(config(micro_batch=2), [9, 2, 3, 20, 3], [2] * 5) == [[0, 1], [2, 3], [4]]
 
 
 @given(st.lists(st.integers(1, 40), max_size=30), st.integers(0, 5), st.integers(0, 90))
