@@ -121,7 +121,10 @@ def _run_stage(config: StageConfig, parsed: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.split("\n", maxsplit=1)[0])
+    # All of it, for `serve` and the exit codes are nowhere else in the help.
+    parser = argparse.ArgumentParser(
+        prog="python -m training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--config", help="a TOML file, or a pipe; read once")
     parser.add_argument("--output", required=True)

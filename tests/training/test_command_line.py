@@ -67,6 +67,14 @@ def progress(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "progress.jsonl").read_text().splitlines()]
 
 
+def test_the_help_names_the_server_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "serve --model DIR" in said
+    assert "130 stopped" in said
+
+
 def test_ppo_leaves_all_that_the_contract_names(ppo: dict[str, object], tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert run_stage("ppo", output, ppo) == 0
