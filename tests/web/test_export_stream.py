@@ -15,7 +15,7 @@ from feedback_app.datasets.exporting.writing import FILE_TYPES, write_pieces
 from feedback_app.datasets.formats.exports import EXPORT_FORMATS
 from feedback_app.projects.models import Project
 from tests.factories import make_project
-from tests.web.judged import judged_row, judged_rows, run_rows
+from tests.web.judged import judged_row, run_rows
 
 pytestmark = pytest.mark.django_db
 
@@ -61,7 +61,7 @@ def test_rows_come_in_the_order_of_their_prompts_arrival_and_responses_in_their_
     row = judged_row(0, judgments=[{"annotator": "a", "ranking": [[8], [0, 1, 2, 3, 4, 5, 6, 7]]}])
     row["responses"] = [{"text": f"r{place}", "model": "m"} for place in range(9)]
     run_rows(project, [row])
-    run_rows(project, judged_rows(3))
+    run_rows(project, [judged_row(number) for number in (1, 2, 3)])  # of other prompts: one's tasks have no order
     early = Prompt.objects.get(messages=[{"role": "user", "content": "Question 0?"}])
     # What is rewritten lies elsewhere in the table afterwards: it keeps its place in the file.
     Prompt.objects.filter(pk=early.pk).update(times_sampled=1)
