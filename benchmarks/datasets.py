@@ -11,7 +11,6 @@ PostgreSQL process that serves it: these hold on a busy one too, within a fifth.
 """
 
 import argparse
-import io
 import json
 import os
 import resource
@@ -20,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,12 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
     # Of one run on one machine: these compare, the rates themselves only orient.
     report["ratios"] = {
         "export_judgments_to_copy": report["export_judgments_jsonl_per_s"] / report["copy_out_judgments_per_s"],
-        "import_responses_to_copy": 2 * report["import_tasks_per_s"] / report["copy_responses_out_and_in_per_s"],
+        "export_judgments_to_copy_of_all_tables": (
+            report["export_judgments_jsonl_per_s"] / report["copy_out_rows_per_s"]
+        ),
+        "import_judged_rows_to_copy_into_bare_tables": (
+            report["import_judged_rows_per_s"] / report["copy_in_bare_rows_per_s"]
+        ),
         "export_to_label_studio": report["export_judgments_jsonl_per_s"] / LABEL_STUDIO["export_judgments_per_s"],
         "import_to_label_studio": report["import_tasks_per_s"] / LABEL_STUDIO["import_tasks_per_s"],
     }
@@ -155,41 +160,49 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
 
 
 def copy_alone(project: int, rows: int) -> dict[str, Any]:
-    """Return the rate of PostgreSQL's COPY for the same tables with nothing done to the rows."""
-    from django.db import connection
+    """Return the rate of PostgreSQL's COPY for the rows of this project with nothing done to them, in judged rows.
 
-    def out() -> int:
-        with connection.cursor() as cursor:
-            query = (
-                "COPY (SELECT j.*, r.text FROM annotation_judgment j JOIN annotation_task_response p USING (task_id)"
-                " JOIN annotation_response r ON r.id = p.response_id WHERE j.project_id = %s) TO STDOUT"
-            )
-            with cursor.copy(query, [project]) as copy:
-                return sum(len(row) for row in copy)
+    Out: the rows of all their tables into files, and judgments beside their texts as one statement. In: these files
+    into bare tables of the same columns, without an index, a constraint or a foreign key. In flat memory.
+    """
+    from django.db import connection, transaction
 
-    def back() -> int:
-        with connection.cursor() as cursor:
-            cursor.execute("CREATE TEMPORARY TABLE bench_copy (LIKE annotation_response INCLUDING ALL) ON COMMIT DROP")
-            held = io.BytesIO()
-            with cursor.copy(
-                "COPY (SELECT r.* FROM annotation_response r JOIN annotation_prompt p ON p.id = r.prompt_id"
-                " WHERE p.project_id = %s) TO STDOUT", [project]
-            ) as copy:  # fmt: skip
-                for row in copy:
-                    held.write(row)
-            with cursor.copy("COPY bench_copy FROM STDIN") as copy:
-                copy.write(held.getvalue())
+    def beside_texts() -> int:
+        query = (
+            "COPY (SELECT j.*, r.text FROM annotation_judgment j JOIN annotation_task_response p USING (task_id)"
+            " JOIN annotation_response r ON r.id = p.response_id WHERE j.project_id = %s) TO STDOUT"
+        )
+        with connection.cursor() as cursor, cursor.copy(query, [project]) as copy:
+            return sum(len(row) for row in copy)
+
+    def out(folder: Path) -> int:
+        for table in TABLES:
+            with (
+                connection.cursor() as cursor,
+                cursor.copy(query_of(table), [project]) as copy,
+                (folder / table).open("wb") as file,
+            ):
+                file.writelines(copy)
         return 0
 
-    from django.db import transaction
+    def back(folder: Path) -> int:
+        with connection.cursor() as cursor:
+            for table in TABLES:
+                cursor.execute(f"CREATE TABLE bench_{table} (LIKE {table})")
+                with (folder / table).open("rb") as file, cursor.copy(f"COPY bench_{table} FROM STDIN") as copy:
+                    while piece := file.read(2**16):
+                        copy.write(piece)
+        return 0
 
-    seconds_out, _ = timed(out)
-    with transaction.atomic():
-        seconds_back, _ = timed(back)
-    return {
-        "copy_out_judgments_per_s": round(rows / seconds_out),
-        "copy_responses_out_and_in_per_s": round(2 * rows / seconds_back),
-    }
+    report: dict[str, Any] = {"copy_out_judgments_per_s": round(rows / timed(beside_texts)[0])}
+    with tempfile.TemporaryDirectory() as name, transaction.atomic():
+        folder = Path(name)
+        for direction, work in (("out", out), ("in_bare", back)):
+            meter = Meter()
+            report[f"copy_{direction}_rows_per_s"] = round(rows / timed(partial(work, folder))[0])
+            report[f"copy_{direction}_cpu_us"] = meter.per_row(rows)
+        transaction.set_rollback(True)
+    return report
 
 
 def floor_of_imports(project: int, rows: int) -> dict[str, Any]:
@@ -221,18 +234,22 @@ def floor_of_imports(project: int, rows: int) -> dict[str, Any]:
     return report
 
 
-def rows_held(table: str, project: int) -> bytes:
-    """Return a project's rows of a table as COPY writes them, in the order of their tasks."""
-    from django.db import connection
-
+def query_of(table: str) -> str:
+    """Return the COPY of a project's rows of a table, in the order of their tasks."""
     keys = {"annotation_prompt": ("id", "prompt_id"), "annotation_response": ("prompt_id", "prompt_id"),
             "annotation_task": ("id", "id")}  # fmt: skip
     mine, theirs = keys.get(table, ("task_id", "id"))
-    query = (
+    return (
         f"COPY (SELECT t.* FROM {table} t JOIN annotation_task task ON t.{mine} = task.{theirs}"
         " WHERE task.project_id = %s ORDER BY task.position) TO STDOUT"
     )
-    with connection.cursor() as cursor, cursor.copy(query, [project]) as copy:
+
+
+def rows_held(table: str, project: int) -> bytes:
+    """Return a project's rows of a table as COPY writes them."""
+    from django.db import connection
+
+    with connection.cursor() as cursor, cursor.copy(query_of(table), [project]) as copy:
         return b"".join(map(bytes, copy))
 
 
