@@ -147,7 +147,7 @@ class PPO:
         total = rollout.batch.responses
         # Rows of like length together, so that little is scored of padding.
         order = rollout.batch.lengths_B.argsort(stable=True)
-        for rows in order.split(SCORING_BATCH):
+        for rows in torch.split(order, SCORING_BATCH):
             batch = rollout.batch.select(rows)
             nucleus = None if rollout.nucleus_BTV is None else rollout.nucleus_BTV[rows, : batch.responses]
             states_BTH = response_states(self.policy, batch)

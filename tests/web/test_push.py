@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from feedback_app.projects.models import Member, Project
@@ -26,6 +27,7 @@ from feedback_app.serving.services import (
     restage_missing,
     roll_back,
 )
+from feedback_app.serving.services.policies import RESTAGE_LOCK_SPACE
 from tests.factories import make_project, make_token, make_user
 from tests.inference_server import Server, make_model, running_server, write_manifest
 from training.canary import write_canary
@@ -138,6 +140,19 @@ def test_a_rollback_answers_as_before_and_can_be_rolled_back_itself(
     assert (live(project).number, answer_of(project)) == (0, base)
     roll_back(project=project)
     assert (live(project), answer_of(project)) == (policy, pushed)
+
+
+def test_one_loads_at_a_time_and_who_dies_at_it_is_in_nobodys_way(server: Server, project: Project) -> None:
+    other = connection.copy()  # of a worker that is at it
+    endpoint = Deployment.objects.get(project=project).endpoint_id
+    with other.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s, %s), pg_backend_pid()", [RESTAGE_LOCK_SPACE, endpoint])
+        ((_, held_by),) = cursor.fetchall()
+    assert restage_missing() == []
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [held_by])  # as when a worker is killed
+    other.close()
+    assert restage_missing() == [live(project).name]
 
 
 def test_only_live_and_previous_stay_loaded(server: Server, project: Project, outputs: dict[str, Path]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
-from django.core.cache import cache
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Max, QuerySet
 from django.db.models.functions import Now
@@ -24,8 +23,8 @@ logger = logging.getLogger(__name__)
 EMBEDDED = "embedded"
 # The first half of the advisory lock that one holds who replaces what an endpoint serves; the second is the endpoint.
 LOCK_SPACE = 0x73657276  # "serv"
-# A lock of a process that died is forgotten after this.
-LONGEST_LOAD_S = 1200
+# Of the one that holds who loads again what an endpoint has lost.
+RESTAGE_LOCK_SPACE = 0x72657374  # "rest"
 
 
 def ensure_endpoint(*, name: str = EMBEDDED) -> Endpoint:
@@ -150,15 +149,21 @@ def _replace(deployment: Deployment, backend: Backend) -> bool:
 def alone_at(endpoint: Endpoint, *, waits: bool) -> Iterator[None]:
     """Hold an endpoint of one version at a time for the time of the block: two loads at once would be one of neither.
 
-    The lock is the database's, and goes with the connection of whoever dies. Raises BackendError where another has it
-    and waits is false.
+    Raises BackendError where another has it and waits is false.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
-        how = "pg_advisory_xact_lock" if waits else "pg_try_advisory_xact_lock"
-        cursor.execute(f"SELECT {how}(%s, %s)", [LOCK_SPACE, endpoint.pk & 0x7FFFFFFF])
-        if cursor.fetchone() == (False,):
+    with _locked(LOCK_SPACE, endpoint, waits=waits) as locked:
+        if not locked:
             raise BackendError(f"endpoint {endpoint.name}: another process is loading a version there")
         yield
+
+
+@contextmanager
+def _locked(space: int, endpoint: Endpoint, *, waits: bool = False) -> Iterator[bool]:
+    """Hold a lock of the database's, which goes with the connection of whoever dies; say whether we have it."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        how = "pg_advisory_xact_lock" if waits else "pg_try_advisory_xact_lock"
+        cursor.execute(f"SELECT {how}(%s, %s)", [space, endpoint.pk & 0x7FFFFFFF])
+        yield cursor.fetchone() != (False,)
 
 
 def _running_pushes() -> QuerySet[Push]:
@@ -177,18 +182,16 @@ def restage_missing() -> list[str]:
     for deployment in Deployment.objects.exclude(project__in=pushing).select_related("endpoint", "live", "project"):
         if deployment.endpoint.backend == Endpoint.Backend.EMBEDDED:
             deployment.endpoint = ensure_endpoint(name=deployment.endpoint.name)
-        lock = f"restage:{deployment.endpoint.pk}"
-        if not cache.add(lock, 1, LONGEST_LOAD_S):
-            continue
-        troubles.setdefault(deployment.endpoint.pk, "")
-        try:
-            if ensure_staged(deployment=deployment):
-                staged.append(deployment.live.name)
-        except BackendError as error:
-            troubles[deployment.endpoint.pk] = str(error)
-            logger.warning("restage project=%s policy=%s: %s", deployment.project.slug, deployment.live.name, error)
-        finally:
-            cache.delete(lock)
+        with _locked(RESTAGE_LOCK_SPACE, deployment.endpoint) as ours:
+            if not ours:
+                continue
+            troubles.setdefault(deployment.endpoint.pk, "")
+            try:
+                if ensure_staged(deployment=deployment):
+                    staged.append(deployment.live.name)
+            except BackendError as error:
+                troubles[deployment.endpoint.pk] = str(error)
+                logger.warning("restage project=%s policy=%s: %s", deployment.project.slug, deployment.live.name, error)
     for pk, trouble in troubles.items():
         Endpoint.objects.filter(pk=pk).update(looked_at=timezone.now(), trouble=trouble)
     return staged
