@@ -7,8 +7,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from feedback_app.accounts.models import User
-from feedback_app.datasets.models import ImportJob
-from feedback_app.datasets.services import create_dataset_version, index_examples, measure_duplicates, run_import
+from feedback_app.datasets.models import ImportJob, VersionJob
+from feedback_app.datasets.services import (
+    create_dataset_version,
+    index_examples,
+    measure_duplicates,
+    run_import,
+    run_version_job,
+)
 from feedback_app.notifications.models import CHOICES, Notification
 from feedback_app.notifications.services import add_webhook, announce, send_test
 from feedback_app.projects.invitations import create_invitation, token_of
@@ -50,6 +56,10 @@ def test_a_file_comes_in_is_seen_as_tasks_and_leaves_as_a_version(page: Page) ->
     page.get_by_role("button", name="Show the first rows").click()
     expect(page.get_by_text("The first rows")).to_be_visible()
     page.get_by_role("button", name="Freeze as a dataset version").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("A dataset version on its way")
+
+    run_version_job(job_id=VersionJob.objects.get().pk)
+    # This page has asked by itself too.
     expect(page.get_by_role("heading", level=1)).to_have_text("Dataset version 1")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download as ZIP").click()
