@@ -106,8 +106,9 @@ def _make_smaller(path: Path) -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = World(tmp_path_factory.mktemp("world"))
     rows = world.rankings(240, 1.0, likes_six)
+    # Slowly: at 1e-2 a difference in rounding decided whether the gold came to prefer six to ten at all.
     world.train(
-        "reward", "gold", model=world.folder / "large", train=world.write("all", rows), lr=1e-2, epochs=5, evaluations=1
+        "reward", "gold", model=world.folder / "large", train=world.write("all", rows), lr=5e-3, epochs=8, evaluations=1
     )
     gold = ModelReward(str(world.folder / "gold"), "float32", 16)
     rows = world.rankings(100, 0.5, world.noisy(gold))
@@ -144,8 +145,8 @@ def test_the_gold_has_its_best_at_six_and_the_proxy_none(world: World) -> None:
 
 
 def test_the_alarm_rings_soon_after_the_gold_turns_while_the_proxy_rises(world: World) -> None:
-    # Of worlds 0, 1, 3 and 5 and their runs the smoothed gold was at its best after 12 to 16 updates, and the alarm
-    # rang 6 to 8 later.
+    # In worlds 1, 3 and 5, and in 5 under three ways of rounding, the smoothed gold was at its best after 12 to 15
+    # updates, and the alarm rang 5 or 6 later; in world 0 it had not turned after 32.
     lines = world.curve("hard", updates=32, kl_coef=0.0)
     gold, proxy = (smoothed([line[name] for line in lines]) for name in ("watch/scores", "objective/scores"))
     peak = max(range(len(gold)), key=lambda update: gold[update])
