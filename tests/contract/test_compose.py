@@ -1,6 +1,9 @@
 """docker-compose.yml in production shape: what Docker would refuse or miss, checked where no Docker is."""
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -152,7 +155,14 @@ class Follower:
                 "POLL_S": "0.05",
                 **environment,
             },
+            start_new_session=True,
         )
+
+    def end(self) -> None:
+        """End it and the launcher that it started, which a killed shell leaves behind."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def name(self, model: str) -> None:
         fresh = self.current.with_name("CURRENT.new")
@@ -172,8 +182,7 @@ class Follower:
 def follower(tmp_path: Path) -> Iterator[Follower]:
     follower = Follower(tmp_path)
     yield follower
-    follower.process.kill()
-    follower.process.wait()
+    follower.end()
 
 
 def test_a_server_waits_for_a_version_then_follows_what_current_names(follower: Follower) -> None:
