@@ -12,6 +12,7 @@ from feedback_app.datasets.services import (
     create_dataset_version,
     index_examples,
     measure_duplicates,
+    request_version,
     run_import,
     run_version_job,
 )
@@ -92,6 +93,7 @@ def filled(transactional_db: None) -> tuple[Project, User]:
     run_rows(project, judged_rows(10), by=boss)
     create_dataset_version(project=project, format="preference", options={"split": "all"})
     create_dataset_version(project=project, format="preference", options={"combine": "majority"})
+    request_version(project=project, format="ratings", requested_by=boss)
     index_examples(project=project)
     for name, ranks in (("ann", (0, 1)), ("bob", (1, 0))):
         make_judgment(first, make_user(project, username=name), ranks)
@@ -113,7 +115,8 @@ def paths(project: Project) -> list[str]:
         "tasks/", f"tasks/{task.pk}/", "review/", f"review/{task.pk}/", "work/", "history/",
         "quality/", "quality/fitted/", "data/", "data/versions/2/?against=1",
         "data/browse/?unjudged=on", "data/figures/", "data/erase/", "data/import/",
-        f"data/import/{ImportJob.objects.get().pk}/", "settings/", "settings/protocol/", "settings/guidelines/",
+        f"data/import/{ImportJob.objects.get().pk}/",
+        f"data/versions/jobs/{VersionJob.objects.get().pk}/", "settings/", "settings/protocol/", "settings/guidelines/",
         "settings/people/", "settings/notifications/",
     ]  # fmt: skip
     return [base + path for path in below] + ["/p/no-such-project/data/"]
