@@ -122,6 +122,17 @@ def server_pid(data_dir: Path) -> int | None:
     return pid if str(postgres_dir(data_dir)) in command else None
 
 
+def _is_dying(data_dir: Path) -> bool:
+    """Say whether a killed server's process has still to go: a new one takes its number for a running server's."""
+    try:
+        pid = int((postgres_dir(data_dir) / "postmaster.pid").read_text().split("\n", 1)[0])
+        return not psutil.Process(pid).cmdline()  # its memory goes first, and its arguments with it
+    except psutil.ZombieProcess:
+        return True
+    except (FileNotFoundError, psutil.NoSuchProcess, ValueError):
+        return False
+
+
 def start(data_dir: Path) -> None:
     """Start the server and wait until it answers; does nothing where it runs already.
 
@@ -141,7 +152,8 @@ def start(data_dir: Path) -> None:
                 raise PostgresError(f"PostgreSQL did not start: {_last_words(data_dir)}")
             launched = None
             time.sleep(0.5)
-        if launched is None and server_pid(data_dir) is None:
+        dying = gone < ORPHANS_TIMEOUT_S and _is_dying(data_dir)
+        if launched is None and not dying and server_pid(data_dir) is None:
             launched = _launch(data_dir)
         time.sleep(0.05)
     _create_database(data_dir)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def test_a_server_killed_with_work_in_it_starts_again_with_what_was_committed(da
         busy.close()
         with psycopg.connect(**address) as db:  # type: ignore[arg-type]
             assert db.execute("SELECT n FROM kept").fetchall() == [(7,)]
+
+
+def test_a_killed_server_that_is_not_gone_yet_is_waited_for(data_dir: Path) -> None:
+    postgres.initialise(data_dir)
+    dead = subprocess.Popen(["true"], **postgres._run_as())  # type: ignore[call-overload]
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its number stays taken until wait()
+    (postgres_dir(data_dir) / "postmaster.pid").write_text(f"{dead.pid}\n{postgres_dir(data_dir)}\n")
+    reaper = threading.Timer(1, dead.wait)
+    reaper.start()
+    try:
+        postgres.start(data_dir)
+        assert dead.returncode == 0  # not before
+        assert postgres.server_pid(data_dir) is not None
+    finally:
+        reaper.join()
+        postgres.stop(data_dir)
 
 
 def test_a_folder_that_is_no_cluster_is_left_alone(data_dir: Path) -> None:
