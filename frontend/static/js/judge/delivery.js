@@ -4,13 +4,13 @@ import { Refused, ServerFailed, SignedOut, send } from "./api.js";
 import { askSignIn } from "./dialogs.js";
 import { PAGE, h, say } from "./dom.js";
 import { drafts, outbox } from "./keeping.js";
-import { announce, notice } from "./notices.js";
+import { notice } from "./notices.js";
 
 /** @typedef {import("./keeping.js").Sending} Sending */
 
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000, 15_000];
-/** @type {(() => void) | null} ends the pause before another try */
-let tryNow = null;
+/** @type {Set<() => void>} each ends a pause before another try */
+const pauses = new Set();
 
 /** Run what needs a session; where it has ended, sign in again and repeat. @template T @param {() => Promise<T>} run */
 export async function withSession(run) {
@@ -32,27 +32,41 @@ export async function deliver(sending) {
       return await attemptTo(sending);
     } catch (error) {
       if (error instanceof Refused) throw error;
-      const words = error instanceof ServerFailed ? "server_failed" : "unreachable";
-      const again = h("button", { type: "button", class: "button", onclick: () => tryNow?.() }, say("try_now"));
-      notice("pending", say(words), again);
+      sayPending(error);
       await pause(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]);
     }
   }
 }
 
-/** Store what an earlier page could not; returns how many judgments that were new. */
-export async function flushOutbox() {
-  let stored = 0;
-  for (const sending of outbox.waiting().filter((waiting) => waiting.project === PAGE.slug)) {
+/**
+ * Store what an earlier page could not: resolves after one try of each, and goes on with those the server did not answer.
+ * @param {(sending: Sending) => void} onStored called for each
+ */
+export function flushOutbox(onStored) {
+  // A verdict of this page's own waits there too, from the next press on, and is deliver's.
+  return flush(outbox.waiting().filter((waiting) => waiting.project === PAGE.slug), onStored);
+}
+
+/** @param {Sending[]} sendings @param {(sending: Sending) => void} onStored */
+async function flush(sendings, onStored) {
+  const left = [];
+  for (const sending of sendings.filter(outbox.holds)) {
     try {
       await attemptTo(sending);
-      stored += sending.method === "POST" ? 1 : 0;
-      announce(say("stored_late"));
+      onStored(sending);
     } catch (error) {
-      if (!(error instanceof Refused)) notice("pending", say("unreachable"));
+      if (error instanceof Refused) continue;
+      left.push(sending);
+      sayPending(error);
     }
   }
-  return stored;
+  if (left.length) void pause(RETRY_MS[RETRY_MS.length - 1]).then(() => flush(left, onStored));
+}
+
+/** @param {unknown} error */
+function sayPending(error) {
+  const again = h("button", { type: "button", class: "button", onclick: () => pauses.forEach((end) => end()) }, say("try_now"));
+  notice("pending", say(error instanceof ServerFailed ? "server_failed" : "unreachable"), again);
 }
 
 /** Send once. What the server has, or refuses, need not wait here any longer. @param {Sending} sending */
@@ -79,11 +93,11 @@ function pause(ms) {
   return new Promise((resolve) => {
     const timer = setTimeout(done, ms);
     addEventListener("online", done);
-    tryNow = done;
+    pauses.add(done);
     function done() {
       clearTimeout(timer);
       removeEventListener("online", done);
-      tryNow = null;
+      pauses.delete(done);
       resolve(undefined);
     }
   });

@@ -63,6 +63,8 @@ export const outbox = {
   keep: (sending) => store(nameOf("outbox", sending.id), sending),
   /** @param {Sending} sending */
   drop: (sending) => localStorage.removeItem(nameOf("outbox", sending.id)),
+  /** Whether this very one still waits: a later verdict on the same task takes its place. @param {Sending} sending */
+  holds: (sending) => load(nameOf("outbox", sending.id))?.key === sending.key,
   /** @returns {Sending[]} what has waited since an earlier page */
   waiting: () => all("outbox").map(load).filter((sending) => sending?.url),
 };

@@ -230,12 +230,17 @@ listen((told) => {
     if (item && !busy && draftId(item) === told.draft) desk.follow(told.verdict);
     return;
   }
-  if (told.stored) countOne();
-  queue.forget(told.left);
-  if (!item || busy || draftId(item) !== told.left) return;
-  announce(say("left_elsewhere"));
-  advance();
+  finished(told.left, told.stored, "left_elsewhere");
 });
+
+/** Leave a task that was finished elsewhere. @param {string} left its draft @param {boolean} stored anew @param {string} words */
+function finished(left, stored, words) {
+  if (stored) countOne();
+  queue.forget(left);
+  const isHere = desk.item !== null && !busy && draftId(desk.item) === left;
+  if (isHere) advance();
+  if (isHere || words === "stored_late") announce(say(words));
+}
 
 /* ---- what goes on beside ---- */
 
@@ -264,8 +269,8 @@ byId("load-again").addEventListener("click", start);
 async function start() {
   setState("loading");
   drafts.sweep();
-  today += await flushOutbox();
   showToday();
+  await flushOutbox((sending) => finished(sending.draft, sending.method === "POST", "stored_late"));
   const wanted = new URLSearchParams(location.search).get("judgment");
   if (!wanted) sayReturned();
   if (!wanted) return advance();
