@@ -3,15 +3,41 @@
 All by the database's clock, which is one for all machines: workers' own may differ, and jump.
 """
 
+import uuid
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from django.db import connection, transaction
+from django.conf import settings
+from django.db import connection, models, transaction
 from django.db.models import F, Model, Q, QuerySet
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 QUEUED, RUNNING = "queued", "running"
 Row = TypeVar("Row", bound=Model)
+
+
+class Job(models.Model):
+    """What somebody asked for and a worker does; the row is the queue. A kind adds what is asked and how far it is."""
+
+    class State(models.TextChoices):
+        QUEUED = QUEUED, _("queued")
+        RUNNING = RUNNING, _("running")
+        DONE = "done", _("done")
+        FAILED = "failed", _("failed")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
+    fence = models.PositiveIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True)
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+        ordering = ["-created_at"]
 
 
 def claimable() -> Q:

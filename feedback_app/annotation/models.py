@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models import F, Func, Q, Value
 from django.utils.translation import gettext_lazy as _
 
+from feedback_app.leases import Job
 from feedback_app.projects.models import GuidelinesVersion, Project, ProtocolVersion
 from feedback_app.serving.models import PolicyVersion
 
@@ -363,33 +364,18 @@ class IdempotentAnswer(models.Model):
         return self.key
 
 
-class SampleJob(models.Model):
+class SampleJob(Job):
     """A request to sample responses from the live policy and make tasks of them; the row is the queue."""
 
-    class State(models.TextChoices):
-        QUEUED = "queued", _("queued")
-        RUNNING = "running", _("running")
-        DONE = "done", _("done")
-        FAILED = "failed", _("failed")
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="sample_jobs")
     prompts_wanted = models.PositiveIntegerField()
     responses_per_prompt = models.PositiveSmallIntegerField()
-    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
     automatic = models.BooleanField(default=False)
     tasks_made = models.PositiveIntegerField(default=0)
     prompts_given_up = models.PositiveIntegerField(default=0)
-    fence = models.PositiveIntegerField(default=0)
-    lease_until = models.DateTimeField(null=True, blank=True)
-    error = models.TextField(blank=True)
-    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    created_at = models.DateTimeField(auto_now_add=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
 
-    class Meta:
+    class Meta(Job.Meta):
         db_table = "annotation_sample_job"
-        ordering = ["-created_at"]
         constraints = [
             models.UniqueConstraint(
                 fields=["project"],

@@ -9,10 +9,11 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from feedback_app.annotation.models import Task
+from feedback_app.leases import Job
 from feedback_app.projects.models import Project
 
 
-class ImportJob(models.Model):
+class ImportJob(Job):
     """One file on its way in; the row is the queue, the report lists every refused line.
 
     A draft is a file that its owner looks at first: nothing takes it from the queue, and it goes after a day. A dry run
@@ -26,7 +27,6 @@ class ImportJob(models.Model):
         DONE = "done", _("done")
         FAILED = "failed", _("failed")
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="import_jobs")
     format = models.CharField(max_length=32)
     file_name = models.CharField(max_length=255)
@@ -40,16 +40,9 @@ class ImportJob(models.Model):
     rows_refused = models.PositiveBigIntegerField(default=0)
     bytes_total = models.PositiveBigIntegerField(default=0)
     bytes_read = models.PositiveBigIntegerField(default=0)
-    fence = models.PositiveIntegerField(default=0)
-    lease_until = models.DateTimeField(null=True, blank=True)
-    error = models.TextField(blank=True)
-    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    created_at = models.DateTimeField(auto_now_add=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
 
-    class Meta:
+    class Meta(Job.Meta):
         db_table = "datasets_import_job"
-        ordering = ["-created_at"]
 
     def __str__(self) -> str:
         return f"{self.file_name}: {self.state}"
@@ -97,35 +90,20 @@ class DatasetVersion(models.Model):
         return f"{self.project} dataset {self.number}"
 
 
-class VersionJob(models.Model):
+class VersionJob(Job):
     """A dataset version that was asked for; the row is the queue, and says how far it is."""
 
-    class State(models.TextChoices):
-        QUEUED = "queued", _("queued")
-        RUNNING = "running", _("running")
-        DONE = "done", _("done")
-        FAILED = "failed", _("failed")
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="version_jobs")
     format = models.CharField(max_length=32)
     file_type = models.CharField(max_length=16)
     options = models.JSONField(default=dict, blank=True)
     language = models.CharField(max_length=16, blank=True, help_text=_("of whoever will read its error"))
-    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
     tasks_written = models.PositiveBigIntegerField(default=0)
     tasks_judged = models.PositiveBigIntegerField(default=0, help_text=_("of the project: more than it has to write"))
     version = models.OneToOneField(DatasetVersion, null=True, on_delete=models.CASCADE, related_name="job")
-    fence = models.PositiveIntegerField(default=0)
-    lease_until = models.DateTimeField(null=True, blank=True)
-    error = models.TextField(blank=True)
-    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    created_at = models.DateTimeField(auto_now_add=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
 
-    class Meta:
+    class Meta(Job.Meta):
         db_table = "datasets_version_job"
-        ordering = ["-created_at"]
 
     def __str__(self) -> str:
         return f"{self.format} of {self.project}: {self.state}"

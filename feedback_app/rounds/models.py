@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from feedback_app.datasets.models import DatasetVersion
+from feedback_app.leases import Job
 from feedback_app.projects.models import Project
 from feedback_app.serving.models import PolicyVersion
 
@@ -176,33 +177,18 @@ class ScheduleSlot(models.Model):
         return self.slot
 
 
-class Simulation(models.Model):
+class Simulation(Job):
     """Judgments that simulated annotators are asked for; the row is the queue."""
 
-    class State(models.TextChoices):
-        QUEUED = "queued", _("queued")
-        RUNNING = "running", _("running")
-        DONE = "done", _("done")
-        FAILED = "failed", _("failed")
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="simulations")
     annotators = models.PositiveSmallIntegerField()
     judgments = models.PositiveIntegerField(help_text=_("wanted in all"))
     preference = models.CharField(max_length=40, help_text=_("one of ours; code is for the command line alone"))
     noise = models.FloatField()
     judged = models.PositiveIntegerField(default=0)
-    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
-    fence = models.PositiveIntegerField(default=0)
-    lease_until = models.DateTimeField(null=True, blank=True)
-    error = models.TextField(blank=True)
-    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    created_at = models.DateTimeField(auto_now_add=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
 
-    class Meta:
+    class Meta(Job.Meta):
         db_table = "rounds_simulation"
-        ordering = ["-created_at"]
         constraints = [
             models.UniqueConstraint(
                 fields=["project"],
@@ -255,7 +241,7 @@ class Host(models.Model):
         return [{**none, **loads.get(device["index"], {}), **device} for device in self.devices]
 
 
-class Trial(models.Model):
+class Trial(Job):
     """Two steps of each trainer by a recipe that need not be saved, to know what a round would take; its own queue."""
 
     class State(models.TextChoices):
@@ -267,26 +253,18 @@ class Trial(models.Model):
 
     ACTIVE = [State.QUEUED, State.RUNNING]
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="trials")
     config = models.JSONField(help_text=_("the recipe as it was tried"))
     needs = models.JSONField(default=dict, blank=True, help_text=_("what a host must have to take it"))
     state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
     stage = models.CharField(max_length=16, blank=True, help_text=_("the trainer that runs"))
     results = models.JSONField(default=list, help_text=_("what each trainer took"))
-    error = models.TextField(blank=True)
-    fence = models.PositiveIntegerField(default=0)
     lease_owner = models.CharField(max_length=200, blank=True)
-    lease_until = models.DateTimeField(null=True, blank=True)
     cancel_requested = models.BooleanField(default=False)
-    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
 
-    class Meta:
+    class Meta(Job.Meta):
         db_table = "rounds_trial"
-        ordering = ["-created_at"]
         constraints = [
             models.UniqueConstraint(
                 fields=["project"], condition=Q(state__in=["queued", "running"]), name="trial_one_active_a_project"

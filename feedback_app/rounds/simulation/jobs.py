@@ -116,7 +116,7 @@ def _judge(job: Simulation, url: str) -> None:
     _end(job, State.DONE, "")
 
 
-def _end(job: Simulation, state: State, error: str) -> None:
+def _end(job: Simulation, state: Simulation.State, error: str) -> None:
     Simulation.objects.filter(pk=job.pk, fence=job.fence, state=State.RUNNING).update(
         state=state, error=error, lease_until=None, finished_at=timezone.now()
     )
