@@ -100,7 +100,7 @@ def profile(work: Callable[[], Any], clock: Clock) -> dict[str, Any]:
 def ppo(folder: Path, model: str, critic: str, rank: int) -> dict[str, Any]:
     """Profile one PPO update."""
     from training import ppo as stage
-    from training.models import MasterWeights
+    from training.optimiser import MasterWeights
 
     config = settings("ppo", {
         "policy": model, "reward": str(folder / "reward"), "prompts": str(folder / "prompts.jsonl"),
@@ -126,7 +126,7 @@ def ppo(folder: Path, model: str, critic: str, rank: int) -> dict[str, Any]:
 def reward(folder: Path, model: str) -> dict[str, Any]:
     """Profile the steps over trainers.py's pairs."""
     from training import reward as stage
-    from training.models import MasterWeights
+    from training.optimiser import MasterWeights
 
     config = settings("reward", {
         "model": model, "train": str(folder / "pairs.jsonl"), "validation": str(folder / "validation.jsonl"),

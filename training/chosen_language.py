@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
+from training.batches import make_batch
 from training.comparisons import Comparison
 from training.config import ConfigError, RewardConfig
 from training.head import state_logprobs
-from training.models import inner_model, load_causal, make_batch, output_weight, resolve_dtype, response_states
+from training.models import inner_model, load_causal, output_weight, resolve_dtype, response_states
 
 
 class ChosenLanguage:

@@ -5,10 +5,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from training.batches import Batch
 from training.config import PPOConfig, is_directory_reward
 from training.devices import device_of
 from training.models import (
-    Batch,
     add_lora,
     checkpoint_activations,
     inner_model,

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from training import processes
 from training.advantages import masked_mean
+from training.batches import Batch, make_batch
 from training.config import OptimiserConfig
 from training.head import state_logprobs
 from training.microbatches import microbatches
-from training.models import Batch, encode, make_batch, output_weight, render_dialogue, render_prompt, response_states
+from training.models import encode, output_weight, render_dialogue, render_prompt, response_states
 from training.records import CompletionRow, DataError
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from training.accuracy import accuracy_metrics, longer_wins
+from training.batches import Batch
 from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
 from training.config import ConfigError, EvaluateConfig, is_directory_reward
 from training.divergence import sequence_kl
 from training.length_bias import length_bias
 from training.likelihood import read_perplexity_text, text_perplexity
 from training.models import (
-    Batch,
     check_plain_head,
     encode,
     load_causal,

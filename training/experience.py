@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from training.advantages import RunningMoments, gae, masked_mean, whiten
+from training.batches import Batch
 from training.config import PPOConfig
 from training.head import state_entropies, state_logprobs
 from training.losses import clip_fraction, kl_estimate, policy_ratio
-from training.models import Batch
 from training.repetition import Repetition
 from training.rollout import Rollout
 

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from training import processes
+from training.batches import make_batch
 from training.canary import write_canary
 from training.checkpoint import OutputDirectory, Stopped, stop_requests
 from training.config import PretrainConfig, SFTConfig
 from training.data import completion_loss, completion_passes
-from training.models import MasterWeights, make_batch, save_model, schedule_scale
+from training.models import save_model
+from training.optimiser import MasterWeights, schedule_scale
 
 Row = tuple[list[int], list[int]]  # what is given, what is learned
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from training.batches import make_batch
 from training.fixed_text import FIXED_TEXT
 from training.head import state_logprobs
-from training.models import encode, make_batch, output_weight, response_states
+from training.models import encode, output_weight, response_states
 from training.records import DataError
 
 PERPLEXITY_WINDOW = 256  # tokens

@@ -16,6 +16,7 @@ from torch import Tensor
 from training import processes
 from training.advantages import RunningMoments, masked_mean
 from training.alarm import Alarm
+from training.batches import Batch
 from training.canary import write_canary
 from training.checkpoint import OutputDirectory, Stopped, prepare_process, stop_requests
 from training.config import PPOConfig, is_directory_reward
@@ -38,8 +39,6 @@ from training.head import state_entropies, state_logprobs
 from training.losses import clipped_policy_loss, clipped_value_loss
 from training.microbatches import microbatches
 from training.models import (
-    Batch,
-    MasterWeights,
     Reference,
     add_lora,
     check_plain_head,
@@ -52,8 +51,8 @@ from training.models import (
     resolve_dtype,
     response_states,
     save_model,
-    schedule_scale,
 )
+from training.optimiser import MasterWeights, schedule_scale
 from training.records import PromptRow, read_completions, read_prompts
 from training.repetition import Repetition
 from training.reward_sources import WeightedRewards

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.models import Batch
+from training.batches import Batch
 
 
 def penalise(logits_NV: Tensor, seen_NV: Tensor, penalty: float) -> Tensor:

@@ -20,7 +20,6 @@ from training.config import RewardConfig
 from training.length_bias import length_bias
 from training.microbatches import microbatches
 from training.models import (
-    MasterWeights,
     add_lora,
     checkpoint_activations,
     inner_model,
@@ -29,8 +28,8 @@ from training.models import (
     model_directory,
     resolve_dtype,
     save_model,
-    schedule_scale,
 )
+from training.optimiser import MasterWeights, schedule_scale
 from training.ranking import listwise_loss, pairwise_loss
 from training.ratings import is_ratings, read_ratings
 from training.records import DataError, read_judged

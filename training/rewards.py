@@ -11,6 +11,7 @@ import httpx
 import torch
 
 from training import processes
+from training.batches import make_batch
 from training.config import ConfigError, Dtype, is_directory_reward
 from training.models import (
     encode,
@@ -18,7 +19,6 @@ from training.models import (
     inner_model,
     load_scorer,
     load_tokenizer,
-    make_batch,
     render_dialogue,
     resolve_dtype,
 )

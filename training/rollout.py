@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from training import processes
+from training.batches import Batch, make_batch
 from training.devices import device_of
 from training.losses import token_logprobs
-from training.models import Batch, end_tokens, inner_model, make_batch, output_weight, response_logits
+from training.models import end_tokens, inner_model, output_weight, response_logits
 from training.repetition import penalise, seen_in
 
 

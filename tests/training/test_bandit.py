@@ -16,9 +16,10 @@ from tokenizers import Tokenizer, models
 from tokenizers.decoders import Fuse
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from training.batches import make_batch
 from training.config import PPOConfig
 from training.head import state_logprobs
-from training.models import load_causal, load_tokenizer, make_batch, output_weight, response_states
+from training.models import load_causal, load_tokenizer, output_weight, response_states
 from training.ppo import PPO
 from training.records import Messages
 

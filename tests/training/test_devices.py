@@ -8,9 +8,10 @@ import torch
 
 from tests.training.pretended import DEVICE, OnDevice, pretended_device
 from training import devices
+from training.batches import make_batch
 from training.config import ConfigError, PPOConfig, RewardConfig, SFTConfig
 from training.likelihood import text_perplexity
-from training.models import load_causal, load_tokenizer, make_batch
+from training.models import load_causal, load_tokenizer
 from training.ppo import PPO
 from training.reward import RewardTraining
 from training.sft import prepare_training

@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from training import head
+from training.batches import Batch, make_batch
 from training.divergence import sequence_kl
 from training.head import state_entropies, state_logprobs
 from training.losses import token_entropy, token_logprobs
-from training.models import Batch, make_batch
 from training.repetition import Repetition
 
 

@@ -10,17 +10,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from training import models
+from training.batches import make_batch
 from training.config import ConfigError, OptimiserConfig
 from training.data import completion_loss, render_completions
-from training.models import (
-    MasterWeights,
-    checkpoint_activations,
-    load_causal,
-    load_tokenizer,
-    make_batch,
-    render_prompt,
-    schedule_scale,
-)
+from training.models import checkpoint_activations, load_causal, load_tokenizer, render_prompt
+from training.optimiser import MasterWeights, schedule_scale
 from training.records import CompletionRow, DataError, Message
 from training.rollout import Sampling, sample_responses
 

@@ -9,17 +9,16 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
 
+from training.batches import Batch, make_batch
 from training.config import PPOConfig
 from training.critic import make_critic
 from training.experience import score_states
 from training.head import state_logprobs
 from training.models import (
-    Batch,
     encode,
     load_causal,
     load_scorer,
     load_tokenizer,
-    make_batch,
     output_weight,
     render_dialogue,
     response_states,

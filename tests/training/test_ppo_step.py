@@ -13,11 +13,12 @@ from torch.testing import assert_close
 import training.ppo as ppo_module
 from tests.training.tiny import sum_codes
 from training.advantages import RunningMoments, masked_mean
+from training.batches import make_batch
 from training.config import PPOConfig
 from training.data import completion_loss
 from training.experience import Scored, explained_variance, shape_rewards, token_kl
 from training.head import state_logprobs
-from training.models import make_batch, output_weight, response_states
+from training.models import output_weight, response_states
 from training.ppo import PPO
 from training.rollout import Rollout
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from training.batches import make_batch
 from training.config import PPOConfig
 from training.experience import score_states
-from training.models import load_causal, load_tokenizer, make_batch, output_weight, response_states
+from training.models import load_causal, load_tokenizer, output_weight, response_states
 from training.rollout import Rollout, Sampling, draw_seeds, restrict_to_nucleus, sample_responses
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [20, 21]]
