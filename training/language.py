@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from training import processes
 from training.batches import make_batch
@@ -12,6 +11,7 @@ from training.canary import write_canary
 from training.checkpoint import OutputDirectory, Stopped, stop_requests
 from training.config import PretrainConfig, SFTConfig
 from training.data import completion_loss, completion_passes
+from training.early_stopping import Best
 from training.models import save_model
 from training.optimiser import MasterWeights, schedule_scale
 
@@ -27,8 +27,7 @@ class LanguageTraining:
         self.config, self.model, self.tokenizer = config, model, tokenizer
         self.train, self.held = list(train), list(held)
         self.optimiser = MasterWeights([(list(model.parameters()), config.lr)], config)
-        self.best_loss, self.best_step, self.worse = float("inf"), 0, 0
-        self.best: list[Tensor] = []
+        self.best = Best(self.optimiser, keeps=config.patience > 0)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -64,29 +63,20 @@ class LanguageTraining:
     def validate(self, step: int) -> float:
         """Return the validation loss; with patience, remember the weights where it is the best so far."""
         loss = self.held_loss()
-        if loss < self.best_loss:
-            self.best_loss, self.best_step, self.worse = loss, step, 0
-            if self.config.patience:
-                self.best = self.optimiser.weights()
-        else:
-            self.worse += 1
+        self.best.see(loss, step)
         return loss
 
     @property
     def out_of_patience(self) -> bool:
         """Say whether the validation loss has not got better for as many epochs as the config bears."""
-        return bool(self.config.patience) and self.worse >= self.config.patience
+        return bool(self.config.patience) and self.best.worse >= self.config.patience
 
     def state(self) -> dict[str, Any]:
-        return {
-            "optimiser": self.optimiser.state(), "best": self.best, "best_loss": self.best_loss,
-            "best_step": self.best_step, "worse": self.worse,
-        }  # fmt: skip
+        return {"optimiser": self.optimiser.state(), "best": self.best.state()}
 
     def load(self, state: dict[str, Any]) -> None:
         self.optimiser.load(state["optimiser"])
-        self.best, self.best_loss = state["best"], state["best_loss"]
-        self.best_step, self.worse = state["best_step"], state["worse"]
+        self.best.load(state["best"])
 
     @torch.no_grad()
     def held_loss(self) -> float:
@@ -130,13 +120,12 @@ def train_language(training: LanguageTraining, output: OutputDirectory) -> dict[
                 output.save_checkpoint(step + 1, training.state())
             if stopping and not last:
                 raise Stopped
-    if training.best:
-        training.optimiser.put_back(training.best)
+    training.best.put_back()
     if processes.is_first():
         save_model(training.model, training.tokenizer, output.path)
         write_canary(output.path)
     metrics = {"n/train_rows": float(len(training.train)), "steps": float(training.steps)}
     if training.held:
         metrics |= {"n/validation_rows": float(len(training.held)), "loss/validation": training.held_loss()}
-        metrics["best_step"] = float(training.best_step)
+        metrics["best_step"] = float(training.best.step)
     return metrics | {"loss/train": watched["loss/train"]} if watched else metrics

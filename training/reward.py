@@ -17,6 +17,7 @@ from training.checkpoint import OutputDirectory, Stopped, StopRequests, prepare_
 from training.chosen_language import ChosenLanguage
 from training.comparisons import Comparison, Judged, as_pairs, longest, split_by_prompt, tokenize
 from training.config import RewardConfig
+from training.early_stopping import Best
 from training.length_bias import length_bias
 from training.microbatches import microbatches
 from training.models import (
@@ -76,8 +77,7 @@ class RewardTraining:
                 f"{config.validation or config.train}: validation has ties alone: nothing to be right about"
             )
         self.held = tokenize(self.tokenizer, self.held_rows, config.max_length)
-        self.best_loss, self.best_step, self.worse = float("inf"), 0, 0
-        self.best: list[Tensor] = []
+        self.best = Best(self.optimiser)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -205,16 +205,12 @@ class RewardTraining:
         """Score the validation pairs; remember the weights where they are the best so far."""
         chosen_N, rejected_N = self.held_scores()
         loss = float(pairwise_loss(chosen_N, rejected_N).mean())
-        if loss < self.best_loss:
-            self.best_loss, self.best_step, self.worse = loss, step, 0
-            self.best = self.optimiser.weights()
-        else:
-            self.worse += 1
+        self.best.see(loss, step)
         return {"loss/validation": loss, "reward/accuracy": float((chosen_N > rejected_N).double().mean())}
 
     def restore_best(self) -> None:
         """Put the best weights back, and note their scores' mean where they are to be centred."""
-        self.optimiser.put_back(self.best)
+        self.best.put_back()
         self.centre()
 
     def centre(self) -> None:
@@ -224,15 +220,11 @@ class RewardTraining:
             setattr(inner_model(self.model).config, MEAN_KEY, mean)
 
     def state(self) -> dict[str, Any]:
-        return {
-            "optimiser": self.optimiser.state(), "best": self.best, "best_loss": self.best_loss,
-            "best_step": self.best_step, "worse": self.worse,
-        }  # fmt: skip
+        return {"optimiser": self.optimiser.state(), "best": self.best.state()}
 
     def load(self, state: dict[str, Any]) -> None:
         self.optimiser.load(state["optimiser"])
-        self.best, self.best_loss = state["best"], state["best_loss"]
-        self.best_step, self.worse = state["best_step"], state["worse"]
+        self.best.load(state["best"])
 
 
 def _differences(comparisons: Sequence[Comparison], scores: Sequence[Tensor]) -> Tensor:
@@ -272,7 +264,7 @@ def _train(
     updates = training.steps * (config.ensemble + (1 if config.amends or not config.ensemble else 0))
     every = max(1, training.steps_per_epoch // config.evaluations)
     for step in range(first, training.steps):
-        if training.worse >= config.patience:
+        if training.best.worse >= config.patience:
             break
         began = time.perf_counter()
         line: dict[str, Any] = {"update": before + step + 1, "updates": updates, **training.step(step)}
@@ -307,7 +299,7 @@ def run(config: RewardConfig, output: OutputDirectory) -> None:
             member = len(done.losses)
             training = RewardTraining(replace(config, seed=config.seed + 1 + member))
             _train(training, output, stop, done, None if found is None else found[1]["training"])
-            done = Done([*done.differences, training.differences()], [*done.losses, training.best_loss])
+            done = Done([*done.differences, training.differences()], [*done.losses, training.best.loss])
             name = f"model-{member}"
             processes.first_does(partial(save_model, training.model, training.tokenizer, output.path, name))
             updates = training.steps * len(done.losses)
@@ -350,7 +342,7 @@ def report(training: RewardTraining) -> dict[str, Any]:
         "n/train_rankings": sum(not each.is_pair for each in training.train),
         "n/validation_pairs": len(training.held),
         "n/validation_prompts": len(set(groups)),
-        "best_step": training.best_step,
+        "best_step": training.best.step,
         "steps": training.steps,
     }
 

@@ -167,7 +167,7 @@ def test_the_weights_kept_are_the_best_by_validation_loss(make_training: Any) ->
     with torch.no_grad():
         training.model.score.weight.mul_(-1 if training.held_scores()[0] > training.held_scores()[1] else 100)
     assert training.validate(4)["loss/validation"] > good
-    assert (training.best_step, training.worse) == (3, 1)
+    assert (training.best.step, training.best.worse) == (3, 1)
     training.restore_best()
     assert all(map(torch.equal, kept, training.model.parameters()))
 
