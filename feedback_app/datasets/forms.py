@@ -192,7 +192,7 @@ class ImportForm(forms.Form):
     format = forms.ChoiceField(label=_("What is in it"), choices=IMPORT_CHOICES)
     file = forms.FileField(
         label=_("File"), required=False,
-        help_text=_("JSON lines, a JSON array, CSV, TSV or Parquet; gzip is fine"),
+        help_text=_("JSON lines, a JSON array, CSV, TSV, Excel's Unicode text or Parquet; gzip is fine"),
     )  # fmt: skip
     rows = forms.CharField(
         label=_("Or paste rows"), required=False, strip=False,

@@ -1,5 +1,6 @@
 """Rows out of a file of any size, trusted in nothing: bounded memory, and a line number for whatever is wrong."""
 
+import codecs
 import csv
 import gzip
 import io
@@ -13,17 +14,17 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from feedback_app.datasets.csv_cells import read_cell
+from feedback_app.datasets.encodings import CHUNK, Utf8Text, as_utf8, tell_broken
 from feedback_app.datasets.formats.base import BOMB_FREE, BOMB_RATIO, LONGEST_ROW, FileRefused, SourceRow
 from feedback_app.datasets.json_values import check_count, check_depth, explain, parse_json, refuse_constant
 from feedback_app.datasets.parquet import read_parquet
 
-CHUNK = 2**18
 # A file of more empty lines than these, nine of ten lines, is made to keep a worker busy.
 MOST_BLANK = 1_000_000
 # What a file of another kind begins with, and what to say of it.
 OTHER_FILES = {
-    b"\xff\xfe": gettext_noop("the file is UTF-16; UTF-8 is needed (in Excel: CSV UTF-8)"),
-    b"\xfe\xff": gettext_noop("the file is UTF-16; UTF-8 is needed (in Excel: CSV UTF-8)"),
+    codecs.BOM_UTF32_LE: gettext_noop("the file is UTF-32; UTF-8 or UTF-16 is needed"),
+    codecs.BOM_UTF32_BE: gettext_noop("the file is UTF-32; UTF-8 or UTF-16 is needed"),
     b"PK\x03\x04": gettext_noop(
         "the file is a zip archive or an Excel workbook: unpack it, use gzip, or save it as CSV UTF-8"
     ),
@@ -79,15 +80,16 @@ class RowReader:
         for start, reason in OTHER_FILES.items():
             if head.startswith(start):
                 raise FileRefused(_(reason))
-        if b"\x00" in head[:2]:
+        stream = as_utf8(stream)
+        start = stream.peek(CHUNK)
+        if b"\x00" in start[:2]:
             raise FileRefused(_("the file begins with a NUL byte: it is no text in UTF-8"))
-        if head[:3] == b"\xef\xbb\xbf":
-            stream.read(3)
+        first = start.lstrip()[:1]
         if self.name.endswith((".csv", ".tsv")):
             return _read_csv(stream, "\t" if self.name.endswith(".tsv") else "")
-        if stream.peek(CHUNK).lstrip()[:1] == b"[":
-            return _read_array(stream)
-        return _read_lines(stream)
+        if self.name.endswith(".txt") and first not in (b"[", b"{"):  # Excel's "Unicode text"
+            return _read_csv(stream, "\t")
+        return _read_array(stream) if first == b"[" else _read_lines(stream)
 
 
 class _Unpacked(io.RawIOBase):
@@ -139,14 +141,14 @@ def _parse_row(line: int, raw: bytes) -> SourceRow:
     try:
         return SourceRow(line, parse_json(raw.decode()), size=len(raw))
     except UnicodeDecodeError as error:
-        return SourceRow(line, problem=_("not UTF-8 at byte %(number)s of the line") % {"number": error.start + 1})
+        return SourceRow(line, problem=tell_broken(error))
     except ValueError as error:
         return SourceRow(line, problem=_("not JSON: %(error)s") % {"error": error})
 
 
 def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
     """Yield the items of one JSON array; an item's number is the line on which it begins."""
-    text = io.TextIOWrapper(stream, encoding="utf-8")
+    text = Utf8Text(stream)
     decoder = json.JSONDecoder(parse_constant=refuse_constant)
     buffer, line, started = "", 1, False
     while True:
@@ -159,7 +161,7 @@ def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
         if buffer.startswith("]"):
             return
         if not buffer:
-            buffer = _more_text(text)
+            buffer = text.read()
             if not buffer:
                 raise FileRefused(_line_says(line, _("the file ends inside its array")))
             continue
@@ -172,7 +174,7 @@ def _read_array(stream: io.BufferedReader) -> Iterator[SourceRow]:
         line += taken.count("\n")
 
 
-def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, line: int) -> tuple[Any, str, str]:
+def _next_item(decoder: json.JSONDecoder, buffer: str, text: Utf8Text, line: int) -> tuple[Any, str, str]:
     """Return the item at the buffer's start, what follows it, and its text; reads on, doubling, until it is whole."""
     while True:
         try:
@@ -194,7 +196,7 @@ def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, l
                 _("line %(line)s: an item is longer than %(size)s MB, or %(reason)s")
                 % {"line": line, "size": LONGEST_ROW // 2**20, "reason": reason}
             )
-        more = _more_text(text, max(CHUNK, len(buffer)))
+        more = text.read(max(CHUNK, len(buffer)))
         if not more:
             raise FileRefused(_line_says(line, reason))
         buffer += more
@@ -202,22 +204,6 @@ def _next_item(decoder: json.JSONDecoder, buffer: str, text: io.TextIOWrapper, l
 
 def _line_says(line: int, reason: str) -> str:
     return _("line %(line)s: %(reason)s") % {"line": line, "reason": reason}
-
-
-def _more_text(text: io.TextIOWrapper, count: int = CHUNK) -> str:
-    try:
-        return text.read(count)
-    except UnicodeDecodeError as error:
-        raise FileRefused(_("not UTF-8: %(reason)s") % {"reason": _of_utf8(error.reason)}) from error
-
-
-def _of_utf8(said: str) -> str:
-    known = {
-        "invalid start byte": _("no letter begins with this byte"),
-        "invalid continuation byte": _("no letter goes on with this byte"),
-        "unexpected end of data": _("unexpected end of data"),
-    }
-    return known.get(said, said)
 
 
 def _read_csv(stream: io.BufferedReader, delimiter: str) -> Iterator[SourceRow]:
@@ -288,7 +274,4 @@ class _CsvLines:
             try:
                 yield raw.decode()
             except UnicodeDecodeError as error:
-                raise FileRefused(
-                    _("line %(number)s: not UTF-8 at byte %(place)s of the line")
-                    % {"number": self._number, "place": error.start + 1}
-                ) from error
+                raise FileRefused(_line_says(self._number, tell_broken(error))) from error

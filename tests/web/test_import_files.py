@@ -46,6 +46,10 @@ LINES = b"\n".join(json.dumps(row).encode() for row in ROWS)
         ("rows.jsonl", LINES),
         ("rows.jsonl", LINES.replace(b"\n", b"\r\n\r\n") + b"\n"),
         ("bom.jsonl", b"\xef\xbb\xbf" + LINES),
+        ("rows.jsonl", LINES.decode().encode("utf-16")),
+        ("rows.jsonl.gz", gzip.compress(b"\xfe\xff" + LINES.decode().encode("utf-16-be"))),
+        ("rows.json", json.dumps(ROWS).encode("utf-16")),
+        ("rows.txt", LINES),
         ("rows.json", json.dumps(ROWS).encode()),
         ("rows.json", b"\n " + json.dumps(ROWS, indent=2).encode() + b"\n"),
         ("rows.jsonl.gz", gzip.compress(LINES)),
@@ -54,6 +58,39 @@ LINES = b"\n".join(json.dumps(row).encode() for row in ROWS)
 )
 def test_the_first_bytes_say_what_a_file_is(tmp_path: Path, name: str, content: bytes) -> None:
     assert values(read(tmp_path, content, name)) == ROWS
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_excels_unicode_text_is_a_table_by_tabs_and_its_letters_are_whole(tmp_path: Path, encoding: str) -> None:
+    # Two halves of one letter on two sides of a piece: a piece is 2**18 bytes, of 2 a letter, behind mark and header.
+    texts = ["😀" * 2**16, "一, 二", 'a "b"\nc', "x" + "😀" * 2**16]
+    cells = "".join('"{}"\t{}\r\n'.format(text.replace('"', '""'), n) for n, text in enumerate(texts))
+    content = ("\ufeffprompt\tn\r\n" + cells).encode(encoding)
+    rows = read(tmp_path, content, "Book1.txt")
+    assert values(rows) == [{"prompt": text, "n": str(n)} for n, text in enumerate(texts)]
+    assert [row.line for row in rows] == [2, 3, 4, 6]  # the third row takes two lines
+
+
+def test_half_a_letter_in_utf_16_is_its_lines_problem_alone(tmp_path: Path) -> None:
+    text = '\ufeff{"a": 1}\r\n{"a": "é\ud83d"}\r\n{"a": "\ude00"}\n{"a": 2}'
+    rows = read(tmp_path, text.encode("utf-16-le", "surrogatepass"))
+    assert [(row.line, row.value) for row in rows if not row.problem] == [(1, {"a": 1}), (4, {"a": 2})]
+    assert {row.line: row.problem for row in rows if row.problem} == {
+        2: "half a surrogate pair at character 9 of the line", 3: "half a surrogate pair at character 8 of the line",
+    }  # fmt: skip
+    with pytest.raises(FileRefused, match="line 2: half a surrogate pair at character 2 of the line"):
+        read(tmp_path, "\ufeffa\nb\ud83d\n".encode("utf-16-le", "surrogatepass"), "rows.csv")
+
+
+def test_utf_16_is_read_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(("\ufeff" + json.dumps({"prompt": "一" * 10_000}, ensure_ascii=False) + "\n").encode("utf-16-le"))
+    path.write_bytes(path.read_bytes() + path.read_bytes()[2:] * 999)  # 20 MB
+    tracemalloc.start()
+    assert sum(1 for row in RowReader(path) if not row.problem) == 1000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 2**20
 
 
 def test_csv_cells_hold_texts_lists_or_nothing(tmp_path: Path) -> None:
@@ -118,7 +155,9 @@ def test_array_items_are_numbered_by_the_line_they_begin_on(tmp_path: Path) -> N
         (b'[\n{"a": 1},\n{"a": 1e', "line 3"),
         (b'[{"a": "\xff"}]', "not UTF-8"),
         (b"[1, " + b"[" * 100_000, "line 1"),
-        ("[1]".encode("utf-16"), "UTF-16"),
+        (b'[\n{"a": 1},\n{"a": "\xff"}]', "line 3: not UTF-8"),
+        ("[1]".encode("utf-16") + b"\n", "UTF-16 and ends in the middle of a letter, at byte 9"),
+        ('[1,\n"\ud83d"]'.encode("utf-16", "surrogatepass"), "line 2: half a surrogate pair"),
         (b"PK\x03\x04....", "zip"),
         (gzip.compress(LINES * 1000)[:-9], "gzip file is damaged or ends in the middle"),
         (gzip.compress(LINES * 1000)[:100] + b"\x00" * 100, "gzip file is damaged"),
