@@ -24,6 +24,7 @@ from feedback_app.leases import claim, claimable, database_now
 from feedback_app.notifications.models import Notification
 from feedback_app.notifications.services import announce
 from feedback_app.projects.models import Project
+from feedback_app.projects.protocols import tell_wrong_count
 from feedback_app.serving.backends import Backend, BackendError, Generated, SamplingParameters, backend_of
 from feedback_app.serving.models import Deployment, PolicyVersion
 from feedback_app.serving.selectors import deployment_of
@@ -66,11 +67,8 @@ def request_sample(
         raise SamplingRefused(gettext("prompts: from 1 to 10000"))
     count = responses_per_prompt or project.responses_per_prompt
     fewest, most = response_bounds(project)
-    if not fewest <= count <= most:
-        raise SamplingRefused(
-            gettext("responses_per_prompt: the project's protocol takes %(fewest)d to %(most)d, not %(count)d")
-            % {"fewest": fewest, "most": most, "count": count}
-        )
+    if wrong := tell_wrong_count(fewest, most, count):
+        raise SamplingRefused(gettext("responses_per_prompt: %(reason)s") % {"reason": wrong})
     ensure_base_policy(project=project)
     return SampleJob.objects.create(
         project=project,

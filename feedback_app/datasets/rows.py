@@ -20,7 +20,7 @@ from feedback_app.annotation.splits import (
 from feedback_app.annotation.verdicts import FIELDS, LONGEST_TEXT, Verdict, hash_body, parse_verdict
 from feedback_app.datasets.formats.base import RowRefused, as_object, json_type
 from feedback_app.datasets.json_values import parse_json
-from feedback_app.projects.protocols import Protocol
+from feedback_app.projects.protocols import Protocol, tell_wrong_count
 
 LONGEST_NAME = 100
 LONGEST_ID = 200
@@ -133,11 +133,8 @@ def _parse_responses(row: Mapping[str, Any], protocol: Protocol) -> tuple[tuple[
         return ()
     if not isinstance(given, list):
         raise RowRefused(_("responses: a list is needed, not %(given)s") % {"given": json_type(given)})
-    if not protocol.min_responses <= len(given) <= protocol.max_responses:
-        raise RowRefused(
-            _("responses: the project's protocol takes %(least)s to %(most)s, not %(number)s")
-            % {"least": protocol.min_responses, "most": protocol.max_responses, "number": len(given)}
-        )
+    if wrong := tell_wrong_count(protocol.min_responses, protocol.max_responses, len(given)):
+        raise RowRefused(f"responses: {wrong}")
     return tuple(_parse_response(index, response) for index, response in enumerate(given))
 
 

@@ -153,6 +153,17 @@ class Protocol:
         return spec
 
 
+def tell_wrong_count(fewest: int, most: int, given: int) -> str:
+    """Return why a protocol takes no task of so many responses, or nothing where it does."""
+    if fewest <= given <= most:
+        return ""
+    if fewest == most:
+        words = _("the project's protocol takes exactly %(most)d responses, not %(given)d")
+        return words % {"most": most, "given": given}
+    words = _("the project's protocol takes %(fewest)d to %(most)d responses, not %(given)d")
+    return words % {"fewest": fewest, "most": most, "given": given}
+
+
 def _in_language(by_language: Mapping[str, Words], language: str | None) -> list[Words]:
     """Return what there is for a language, then for the same without its region or script."""
     wanted = (language or "").lower()

@@ -123,7 +123,7 @@ def test_a_voided_judgment_does_not_come_back() -> None:
         ({"prompt": ""}, None),
         ({"prompt": [{"role": "robot", "content": "x"}]}, "prompt[0].role"),
         ({"prompt": "a\x00b"}, "prompt[0].content"),
-        ({"responses": [{"text": "one"}]}, "responses: the project's protocol takes 2 to 2, not 1"),
+        ({"responses": [{"text": "one"}]}, "responses: the project's protocol takes exactly 2 responses, not 1"),
         ({"responses": [{"text": "one"}, {"text": False}]}, "responses[1].text: a text is needed, not true or false"),
         ({"responses": [{"text": "one"}, {"text": "\ud800"}]}, "responses[1].text: holds half a surrogate pair"),
         ({"responses": [{"text": "one"}, "two"]}, "responses[1]: an object"),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from feedback_app.projects.presets import PRESETS
-from feedback_app.projects.protocols import ProtocolError, parse_protocol
+from feedback_app.projects.protocols import ProtocolError, parse_protocol, tell_wrong_count
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -82,6 +82,23 @@ def test_a_reader_gets_the_parts_own_label_then_the_protocols_words_then_the_tex
     assert protocol.label_of(rude, "pt-br") == "Rude!", "a region takes what the language has"
     assert (protocol.label_of(tone, "en"), protocol.label_of(tone, None)) == ("Tone", "Tone")
     assert protocol.strength_steps("zh-hans") == ["equal", "更好"]
+
+
+@pytest.mark.parametrize(
+    ("fewest", "most", "given", "said"),
+    [
+        (2, 2, 2, ""),
+        (2, 4, 4, ""),
+        (2, 2, 3, "takes exactly 2 responses, not 3"),
+        (2, 4, 1, "takes 2 to 4 responses, not 1"),
+    ],
+)
+def test_a_wrong_count_of_responses_is_told_without_a_range_of_one(
+    fewest: int, most: int, given: int, said: str
+) -> None:
+    told = tell_wrong_count(fewest, most, given)
+    assert told.endswith(said)
+    assert bool(told) == bool(said)
 
 
 def test_a_protocol_stored_before_there_were_translations_reads_as_before() -> None:

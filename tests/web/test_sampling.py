@@ -225,7 +225,7 @@ def test_a_push_in_the_middle_of_a_sampling_is_followed(endpoint: FakeEndpoint) 
 
 def test_what_the_protocol_does_not_take_is_refused_before_it_is_sampled(endpoint: FakeEndpoint) -> None:
     project = project_with(2)  # pairwise: two responses, no more
-    with pytest.raises(SamplingRefused, match="2 to 2, not 3"):
+    with pytest.raises(SamplingRefused, match="exactly 2 responses, not 3"):
         request_sample(project=project, prompts=1, responses_per_prompt=3)
     job = request_sample(project=project, prompts=1)
     publish_protocol(project=project, protocol={"name": "ranking", "min_responses": 3})

@@ -17,7 +17,7 @@ from feedback_app.accounts.services import record_audit
 from feedback_app.annotation.models import NextPosition, Prompt, Response, Task, TaskResponse
 from feedback_app.annotation.splits import Conversation, hash_conversation, hash_root, parse_conversation, split_of
 from feedback_app.projects.models import Project
-from feedback_app.projects.protocols import parse_protocol
+from feedback_app.projects.protocols import parse_protocol, tell_wrong_count
 from feedback_app.serving.models import PolicyVersion
 
 BATCH = 1000
@@ -137,11 +137,8 @@ def response_bounds(project: Project) -> tuple[int, int]:
 def _check_counts(project: Project, new_tasks: Sequence[NewTask]) -> None:
     fewest, most = response_bounds(project)
     for new in new_tasks:
-        if not fewest <= len(new.responses) <= most:
-            reason = _("the project's protocol takes %(fewest)d to %(most)d responses, not %(given)d")
-            raise ValidationError(
-                {"responses": [reason % {"fewest": fewest, "most": most, "given": len(new.responses)}]}
-            )
+        if wrong := tell_wrong_count(fewest, most, len(new.responses)):
+            raise ValidationError({"responses": [wrong]})
         if new.prompt.project_id != project.pk:
             raise ValidationError({"prompt": [_("belongs to another project")]})
 
