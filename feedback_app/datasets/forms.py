@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import IO, Any, cast
 
@@ -116,6 +116,13 @@ class ExportForm(forms.Form):
             for name in ("rating_weights", "rating_gap"):
                 self.fields[name].widget = forms.HiddenInput()
 
+    @classmethod
+    def filled(cls, *, project: Project, format: str, file_type: str, options: Mapping[str, Any]) -> "ExportForm":
+        """Return the form as it was when these options were chosen; of moments it knows the day."""
+        initial = {"format": format, "file": file_type} | {name: _as_typed(value) for name, value in options.items()}
+        initial |= {name: str(options[name])[:10] for name in ("since", "until") if options.get(name)}
+        return cls(project=project, initial=initial)
+
     def clean(self) -> dict[str, Any]:
         """Read the options by their own reader, so that a page takes neither more nor less than a command."""
         given = super().clean() or {}
@@ -158,6 +165,13 @@ class ExportForm(forms.Form):
             self.add_error("file", _("a dataset version is JSON lines or Parquet"))
             return False
         return True
+
+
+def _as_typed(value: Any) -> Any:
+    """Return an option's value as people type it into the form: lists and weights with commas."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}:{number}" for key, number in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def tell_option(name: str, value: Any) -> tuple[str, str]:

@@ -131,6 +131,36 @@ def test_a_version_of_nothing_or_as_csv_is_refused_by_name(manager: Client, proj
     assert "file" in csv.context["form"].errors
 
 
+def test_what_a_failed_version_was_asked_for_comes_back_into_the_form(manager: Client, project: Project) -> None:
+    chosen = {
+        "format": "unpaired", "file": "parquet", "split": "all", "since": "2026-11-01", "annotators": "ann, 二",
+        "languages": "xx", "minimum_strength": "2", "minimum_agreement": "0.25", "truncated": "on", "ties": "both",
+        "rating_weights": "helpfulness:0.123456789", "policy_decay": "0.5",
+    }  # fmt: skip
+    failed = manager.post(f"/p/{project.slug}/data/export/", EXPORT | chosen | {"do": "freeze"})
+    job = VersionJob.objects.get()
+    run_version_job(job_id=job.pk)  # no judgment makes a row
+    again = f"/p/{project.slug}/data/?again={job.pk}"
+    assert f"{again}#export-title" in manager.get(failed["location"]).content.decode()
+    form = manager.get(again).context["form"]
+    # Sent off as the page shows it, it asks for the same.
+    shown = {field.html_name: value for field in form if (value := field.value()) is not None and value is not False}
+    sent = manager.post(f"/p/{project.slug}/data/export/", shown | {"do": "freeze"})
+    assert sent.status_code == 302, sent.context["form"].errors
+    same, other = VersionJob.objects.order_by("created_at")
+    assert (other.format, other.file_type, other.options) == (same.format, same.file_type, same.options)
+    assert other.options["rating_weights"] == {"helpfulness": 0.123456789}
+    assert manager.get(f"/p/{make_project().slug}/data/?again={job.pk}").status_code == 404
+
+
+def test_a_versions_choices_come_back_into_the_form(manager: Client, project: Project) -> None:
+    run_rows(project, judged_rows(3))
+    create_dataset_version(project=project, format="ranked", options={"combine": "majority", "split": "all"})
+    form = manager.get(f"/p/{project.slug}/data/?like=1").context["form"]
+    assert (form["format"].value(), form["combine"].value(), form["split"].value()) == ("ranked", "majority", "all")
+    assert "?like=1#" in manager.get(f"/p/{project.slug}/data/versions/1/").content.decode()
+
+
 def test_many_versions_cost_no_more_queries_than_one(
     manager: Client, project: Project, django_assert_max_num_queries: object
 ) -> None:

@@ -30,8 +30,24 @@ RECENT_IMPORTS = 5
 @require_safe
 @project_page(Member.Role.REVIEWER)
 def data(request: ProjectRequest) -> HttpResponse:
-    """What the project has, its versions and imports, and the form that takes data out."""
-    return _data_page(request, ExportForm(project=request.project))
+    """What the project has, its versions and imports, and the form that takes data out, filled as once before."""
+    return _data_page(request, _form_again(request) or ExportForm(project=request.project))
+
+
+def _form_again(request: ProjectRequest) -> ExportForm | None:
+    """Return the form as a version, or the job of one, was asked for by it; None where the address names neither."""
+    project = request.project
+    if (number := request.GET.get("like", "")).isdecimal():
+        version = get_object_or_404(DatasetVersion, project=project, number=int(number))
+        return ExportForm.filled(
+            project=project, format=version.format, file_type=version.manifest["file_type"], options=version.options
+        )
+    try:
+        asked = UUID(request.GET.get("again", ""))
+    except ValueError:
+        return None
+    job = get_object_or_404(VersionJob, project=project, pk=asked)
+    return ExportForm.filled(project=project, format=job.format, file_type=job.file_type, options=job.options)
 
 
 @require_http_methods(["POST"])
