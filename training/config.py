@@ -54,6 +54,7 @@ class OptimiserConfig(StageConfig):
     """What every stage that changes weights shares."""
 
     optimiser: Literal["adamw", "sgd", "rmsprop"] = "adamw"
+    moments: Literal["auto", "float32"] = "auto"  # auto: AdamW's in bfloat16 beside weights that are
     lr: float = 1e-5
     schedule: Literal["constant", "linear", "cosine", "exponential", "inverse_sqrt"] = "constant"
     warmup: int = 0  # steps

@@ -118,30 +118,30 @@ def first_does(action: Callable[[], Result]) -> Result:
 
 
 def begin_alike(weights: Sequence[Tensor]) -> None:
-    """Give every process the first one's weights."""
+    """Give every process the first one's weights, in place."""
     if count() > 1:
         for weight in weights:
-            distributed.broadcast(weight.detach(), 0)
+            distributed.broadcast(weight.view(-1).view(torch.uint8), 0)  # not every backend knows every dtype
 
 
-def sum_gradients(weights: Sequence[Tensor]) -> None:
-    """Add up gradients over all processes; a weight that has one anywhere has one everywhere afterwards."""
-    if count() == 1:
-        return
-    known = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int64)
+def sum_gradients(gradients: Sequence[Tensor | None], weights: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return gradients added up over all processes; a weight that has one anywhere has one everywhere.
+
+    weights: those that they are of.
+    """
+    known = torch.tensor([gradient is not None for gradient in gradients], dtype=torch.int64)
     distributed.all_reduce(known)
-    gradients = []
-    for weight, holders in zip(weights, known.tolist(), strict=True):
-        if holders:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-            gradients.append(weight.grad)
-    for bucket in _buckets(gradients):
+    summed = list(gradients)
+    for place, (weight, holders) in enumerate(zip(weights, known.tolist(), strict=True)):
+        if holders and summed[place] is None:
+            summed[place] = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    for bucket in _buckets([gradient for gradient in summed if gradient is not None]):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         distributed.all_reduce(flat)
         parts = torch.split(flat, [gradient.numel() for gradient in bucket])
-        for gradient, summed in zip(bucket, parts, strict=True):
-            gradient.copy_(summed.view_as(gradient))
+        for gradient, total_of_all in zip(bucket, parts, strict=True):
+            gradient.copy_(total_of_all.view_as(gradient))
+    return summed
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -142,21 +142,27 @@ def models_of(config: RewardConfig) -> int:
     return config.ensemble + (1 if config.amends or not config.ensemble else 0)
 
 
+def _weight(config: OptimiserConfig) -> int:
+    """Return the bytes of one weight that learns, and of what its optimiser remembers (training/optimiser.py)."""
+    narrow = WIDTHS[config.dtype] == 2
+    moments = {"adamw": 2, "sgd": 1, "rmsprop": 1}[config.optimiser]
+    width = 2 if narrow and config.optimiser == "adamw" and config.moments == "auto" else max(4, WIDTHS[config.dtype])
+    # A narrow weight has the other half of its float32 self beside it.
+    return max(4, WIDTHS[config.dtype]) + moments * width
+
+
 def _learner(config: OptimiserConfig, shape: ModelShape) -> float:
-    """Return the bytes of a model that learns: weights, masters, gradients in both widths, the optimiser's state."""
-    width = WIDTHS[config.dtype]
-    wide = max(4, width)
-    states = {"adamw": 2, "sgd": 1, "rmsprop": 1}[config.optimiser]
-    narrow = width < wide
-    moved = trained_share(config, shape)
+    """Return the bytes of a model that learns: weights, gradients, the optimiser's state."""
+    width, moved = WIDTHS[config.dtype], trained_share(config, shape)
     frozen = shape.parameters if config.lora_rank else 0
-    return float(width * (frozen + moved) + moved * (wide * (1 + states) + (wide + width if narrow else 0)))
+    # Of several passes the gradients are added up in float32, beside those of the pass that runs.
+    several = width == 2 and (config.micro_batch or config.micro_tokens)
+    return float(width * frozen + moved * (_weight(config) + (6 if several else width)))
 
 
 def _kept(config: OptimiserConfig, shape: ModelShape) -> float:
-    """Return the bytes of the masters and the optimiser's state: what a checkpoint holds of a model that learns."""
-    states = {"adamw": 2, "sgd": 1, "rmsprop": 1}[config.optimiser]
-    return float(trained_share(config, shape) * max(4, WIDTHS[config.dtype]) * (1 + states))
+    """Return the bytes that a checkpoint holds of a model that learns."""
+    return float(trained_share(config, shape) * _weight(config))
 
 
 def _activations(config: OptimiserConfig, shape: ModelShape, rows: int, tokens: int, on_gpu: bool) -> float:

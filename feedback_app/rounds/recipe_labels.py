@@ -44,6 +44,7 @@ LABELS: dict[str, str | Promise] = {
     "device": gettext_lazy("Device"),
     "tensorboard": gettext_lazy("Write TensorBoard files"),
     "optimiser": gettext_lazy("Optimiser"),
+    "moments": gettext_lazy("Number format of AdamW's moments"),
     "schedule": gettext_lazy("Course of the learning rate"),
     "warmup": gettext_lazy("Warm-up steps"),
     "weight_decay": gettext_lazy("Weight decay"),
