@@ -18,8 +18,9 @@ from torch.optim.sgd import sgd
 from training import processes
 from training.config import OptimiserConfig
 
-# So many weights are widened at once: with their gradient and moments they stay in a core's cache.
-BLOCK = 2**18
+# So many weights are widened at once: on a CPU they stay in a core's cache with their gradient and moments, elsewhere
+# they are enough for few calls and little memory.
+BLOCK, BLOCK_ELSEWHERE = 2**18, 2**24
 MOMENTS = {"adamw": 2, "sgd": 1, "rmsprop": 1}
 BETAS = (0.9, 0.95)
 
@@ -63,8 +64,9 @@ class Weight:
             return
         flat, low = (half.view(-1) for half in self.halves())
         gradient, moments = self.gradient.reshape(-1), [moment.view(-1) for moment in self.moments]
-        for start in range(0, flat.numel(), BLOCK):
-            here = slice(start, start + BLOCK)
+        size = BLOCK if flat.device.type == "cpu" else BLOCK_ELSEWHERE
+        for start in range(0, flat.numel(), size):
+            here = slice(start, start + size)
             weights, wide = _joined(flat[here], low[here]), [_wide(moment[here]) for moment in moments]
             yield weights, gradient[here].to(torch.float32, copy=True), wide
             _part(weights, flat[here], low[here])
