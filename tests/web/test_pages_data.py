@@ -141,7 +141,9 @@ def test_what_a_failed_version_was_asked_for_comes_back_into_the_form(manager: C
     job = VersionJob.objects.get()
     run_version_job(job_id=job.pk)  # no judgment makes a row
     again = f"/p/{project.slug}/data/?again={job.pk}"
-    assert f"{again}#export-title" in manager.get(failed["location"]).content.decode()
+    page = manager.get(failed["location"]).content.decode()
+    assert f"{again}#export-title" in page
+    assert "on its way" not in page
     form = manager.get(again).context["form"]
     # Sent off as the page shows it, it asks for the same.
     shown = {field.html_name: value for field in form if (value := field.value()) is not None and value is not False}
