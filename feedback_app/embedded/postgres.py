@@ -27,7 +27,6 @@ ORPHANS_TIMEOUT_S = 60.0
 SETTINGS = {
     "listen_addresses": "",
     "max_connections": "100",
-    "shared_buffers": "128MB",
     "effective_cache_size": "1GB",
     "work_mem": "16MB",
     "maintenance_work_mem": "128MB",
@@ -37,6 +36,11 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+
+
+# Of a database larger than these, an imported row takes half again as long; memory is taken as they fill.
+FEWEST_BUFFERS_MB, MOST_BUFFERS_MB = 128, 512
+SHARE_OF_MEMORY = 16
 
 
 class PostgresError(RuntimeError):
@@ -165,13 +169,27 @@ def _launch(data_dir: Path) -> subprocess.Popen[bytes]:
     sockets.chmod(0o700)
     _own(sockets)
     with (postgres_dir(data_dir).parent / "postgres.log").open("ab") as log:
-        options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = SETTINGS | {"shared_buffers": f"{buffers_mb(_memory())}MB"}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         launched: subprocess.Popen[bytes] = subprocess.Popen(
             [binary("postgres", data_dir), "-D", postgres_dir(data_dir), "-k", sockets, *options],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
             **_run_as(),  # type: ignore[call-overload]
         )  # fmt: skip
         return launched
+
+
+def buffers_mb(memory: int) -> int:
+    """Return how many MB of a machine's memory, in bytes, the server may hold pages in."""
+    return min(MOST_BUFFERS_MB, max(FEWEST_BUFFERS_MB, memory // SHARE_OF_MEMORY // 2**20))
+
+
+def _memory() -> int:
+    """Return the machine's memory in bytes, or what a container may have of it."""
+    total = psutil.virtual_memory().total
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.exists() else "max"
+    return total if allowed == "max" else min(total, int(allowed))
 
 
 def _last_words(data_dir: Path) -> str:

@@ -40,8 +40,15 @@ def test_a_cluster_half_made_by_a_killed_start_is_made_anew(data_dir: Path) -> N
     (half / "PG_VERSION").write_text("18\n")
     with hold_services(data_dir), psycopg.connect(host=str(socket_dir(data_dir)), user="postgres", dbname="rlhf") as db:
         assert db.execute("SELECT 1").fetchone() == (1,)
+        shown = db.execute("SELECT setting::int * 8 / 1024 FROM pg_settings WHERE name = 'shared_buffers'").fetchone()
+        assert shown == (postgres.buffers_mb(postgres._memory()),)  # pages of 8 kB
     assert not (data_dir / "postgres.new").exists()
     assert postgres.server_pid(data_dir) is None  # the last holder has left
+
+
+@pytest.mark.parametrize(("gigabytes", "megabytes"), [(1, 128), (2, 128), (4, 256), (8, 512), (64, 512)])
+def test_the_server_holds_a_sixteenth_of_the_memory_within_bounds(gigabytes: int, megabytes: int) -> None:
+    assert postgres.buffers_mb(gigabytes * 2**30) == megabytes
 
 
 def test_a_server_killed_with_work_in_it_starts_again_with_what_was_committed(data_dir: Path) -> None:
