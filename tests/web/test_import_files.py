@@ -111,6 +111,7 @@ def test_csv_cells_hold_texts_lists_or_nothing(tmp_path: Path) -> None:
         ("rows.csv", b'sep=;\r\nprompt;n\r\n"One, or two; three?";\r\n'),
         ("rows.csv", b"prompt\tn\nOne, or two; three?\t\n"),
         ("rows.csv", b'prompt\n"One, or two; three?"\n'),
+        ("rows.csv", b'\xef\xbb\xbfprompt\n"One, or two; three?"\n'),
     ],
 )
 def test_the_header_says_what_stands_between_cells(tmp_path: Path, name: str, content: bytes) -> None:
@@ -200,16 +201,18 @@ def test_an_endless_line_costs_its_own_row_and_no_memory(tmp_path: Path, monkeyp
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("name", ["prompts.jsonl", "prompts.csv", "prompts.parquet", "prompts.jsonl.gz"])
+@pytest.mark.parametrize("name", ["prompts.jsonl", "prompts.csv", "prompts.txt", "prompts.parquet", "prompts.jsonl.gz"])
 def test_prompts_come_in_plain_or_as_chats_from_every_kind_of_file(tmp_path: Path, name: str) -> None:
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "二？"}]
     rows = [{"prompt": "One?", "messages": None}, {"prompt": None, "messages": chat}]
     if name.endswith(".parquet"):
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / name)
         content = (tmp_path / name).read_bytes()
-    elif name.endswith(".csv"):
+    elif name.endswith((".csv", ".txt")):
         cell = json.dumps(chat, ensure_ascii=False).replace('"', '""')
-        content = f'prompt,messages\r\nOne?,\r\n,"{cell}"\r\n'.encode()
+        between, encoding = (",", "utf-8") if name.endswith(".csv") else ("\t", "utf-16")  # Excel's Unicode text
+        lines = (f"prompt{between}messages", f"One?{between}", f'{between}"{cell}"', "")
+        content = "\r\n".join(lines).encode(encoding)
     else:
         content = as_lines(rows)
         content = gzip.compress(content) if name.endswith(".gz") else content
