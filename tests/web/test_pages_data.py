@@ -160,6 +160,8 @@ def test_a_versions_choices_come_back_into_the_form(manager: Client, project: Pr
     create_dataset_version(project=project, format="ranked", options={"combine": "majority", "split": "all"})
     form = manager.get(f"/p/{project.slug}/data/?like=1").context["form"]
     assert (form["format"].value(), form["combine"].value(), form["split"].value()) == ("ranked", "majority", "all")
+    for place in ("?like=", "versions/1/?against="):  # more digits than Python takes for a number
+        assert manager.get(f"/p/{project.slug}/data/{place}{'9' * 5000}").status_code == 200
     assert "?like=1#" in manager.get(f"/p/{project.slug}/data/versions/1/").content.decode()
 
 

@@ -37,8 +37,8 @@ def data(request: ProjectRequest) -> HttpResponse:
 def _form_again(request: ProjectRequest) -> ExportForm | None:
     """Return the form as a version, or the job of one, was asked for by it; None where the address names neither."""
     project = request.project
-    if (number := request.GET.get("like", "")).isdecimal():
-        version = get_object_or_404(DatasetVersion, project=project, number=int(number))
+    if (number := _number_asked(request, "like")) is not None:
+        version = get_object_or_404(DatasetVersion, project=project, number=number)
         return ExportForm.filled(
             project=project, format=version.format, file_type=version.manifest["file_type"], options=version.options
         )
@@ -64,6 +64,12 @@ def export(request: ProjectRequest) -> HttpResponse:
         return _data_page(request, form, first_rows=_first_rows(request, form))
     chosen = {"format": form.cleaned_data["format"], "file": form.cleaned_data["file"], **form.options_given()}
     return redirect(f"{reverse('api:export', args=[request.project.slug])}?{urlencode(chosen)}")
+
+
+def _number_asked(request: ProjectRequest, name: str) -> int | None:
+    """Return the version's number in the address; None where there is none, or one that no column holds."""
+    said = request.GET.get(name, "")
+    return int(said) if said.isdecimal() and len(said) < 10 else None
 
 
 def _first_rows(request: ProjectRequest, form: ExportForm) -> list[str]:
@@ -151,9 +157,9 @@ def version(request: ProjectRequest, number: int) -> HttpResponse:
 
 def _difference(request: ProjectRequest, found: DatasetVersion) -> dict[str, Any] | None:
     """Return what changed since the version that the address names."""
-    if not (number := request.GET.get("against", "")).isdecimal():
+    if (number := _number_asked(request, "against")) is None:
         return None
-    against = get_object_or_404(DatasetVersion, project=request.project, number=int(number))
+    against = get_object_or_404(DatasetVersion, project=request.project, number=number)
     difference = diff_versions(version=found, against=against)
     difference["changed"] = [
         (*tell_option(name, change["before"]), tell_option(name, change["after"])[1])
