@@ -20,7 +20,7 @@ from training.config import OptimiserConfig
 
 # So many weights are widened at once: on a CPU they stay in a core's cache with their gradient and moments, elsewhere
 # they are enough for few calls and little memory.
-BLOCK, BLOCK_ELSEWHERE = 2**18, 2**24
+BLOCK, BLOCK_ELSEWHERE = 2**18, 2**22
 MOMENTS = {"adamw": 2, "sgd": 1, "rmsprop": 1}
 BETAS = (0.9, 0.95)
 
@@ -56,22 +56,50 @@ class Weight:
         """Return what holds the weight: the parameter, and what bfloat16 has no room for."""
         return [self.parameter.detach(), *([] if self.low is None else [self.low])]
 
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+    def blocks(self, room: "Room") -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         """Yield (weights, gradient, moments), wide enough to compute in; what is changed in them is kept."""
         assert self.gradient is not None
         if self.low is None:
             yield self.parameter.detach(), _wide(self.gradient), self.moments
             return
-        flat, low = (half.view(-1) for half in self.halves())
-        gradient, moments = self.gradient.reshape(-1), [moment.view(-1) for moment in self.moments]
-        size = BLOCK if flat.device.type == "cpu" else BLOCK_ELSEWHERE
-        for start in range(0, flat.numel(), size):
-            here = slice(start, start + size)
-            weights, wide = _joined(flat[here], low[here]), [_wide(moment[here]) for moment in moments]
-            yield weights, gradient[here].to(torch.float32, copy=True), wide
-            _part(weights, flat[here], low[here])
-            for moment, moved in zip(moments, wide, strict=True):
-                moment[here] = moved
+        high, low = (half.view(-1) for half in self.halves())
+        kept, gradient = [moment.view(-1) for moment in self.moments], self.gradient.reshape(-1)
+        for here in room.slices(high.numel()):
+            weights, wide, spare, *moments = room.rows(here, 3 + len(kept))
+            _join(high[here], low[here], weights)
+            for tensor, value in zip([wide, *moments], [gradient, *kept], strict=True):
+                tensor.copy_(value[here])
+            yield weights, wide, moments
+            _part(weights, high[here], low[here], spare)
+            for moment, value in zip(kept, moments, strict=True):
+                moment[here].copy_(value)
+
+
+class Room:
+    """Memory to widen a block of weights in, the same for all: a new one each time costs more than the arithmetic."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.size = BLOCK if device.type == "cpu" else BLOCK_ELSEWHERE
+        self.memory = torch.empty(5, self.size, dtype=torch.float32, device=device)
+
+    def slices(self, count: int) -> Iterator[slice]:
+        """Yield the blocks of so many weights."""
+        for start in range(0, count, self.size):
+            yield slice(start, min(start + self.size, count))
+
+    def rows(self, here: slice, count: int) -> list[Tensor]:
+        """Return rows as long as a block, to be written into."""
+        return [row[: here.stop - here.start] for row in self.memory[:count]]
+
+    def norms(self, gradient: Tensor) -> Iterator[Tensor]:
+        """Yield the norms of a gradient's blocks."""
+        if gradient.dtype != torch.bfloat16:
+            yield torch.linalg.vector_norm(gradient)
+            return
+        flat = gradient.reshape(-1)
+        for here in self.slices(flat.numel()):
+            (row,) = self.rows(here, 1)
+            yield torch.linalg.vector_norm(row.copy_(flat[here]))
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -79,20 +107,20 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _joined(high: Tensor, low: Tensor) -> Tensor:
-    """Return the float32 numbers of two halves, bfloat16 and int16."""
-    bits = high.view(torch.int16).to(torch.int32).bitwise_left_shift_(16)
-    return bits.add_(low).view(torch.float32)
+def _join(high: Tensor, low: Tensor, weights: Tensor) -> None:
+    """Write the float32 numbers of two halves, bfloat16 and int16."""
+    weights.copy_(high)
+    weights.view(torch.int32).add_(low)
 
 
-def _part(weights: Tensor, high: Tensor, low: Tensor) -> None:
-    """Write float32 numbers into two halves, the first rounded to the nearest bfloat16; uses their memory up.
+def _part(weights: Tensor, high: Tensor, low: Tensor, spare: Tensor) -> None:
+    """Write float32 numbers into two halves, the first rounded to the nearest bfloat16; uses the numbers' memory up.
 
     Half-way cases are rounded away from zero: to even, the halves could not say which way it went.
     """
-    bits = weights.view(torch.int32)
-    rounded = (bits + 0x8000).bitwise_right_shift_(16)
-    high.view(torch.int16).copy_(rounded)
+    bits, rounded = weights.view(torch.int32), spare.view(torch.int32)
+    torch.add(bits, 0x8000, out=rounded)
+    high.view(torch.int16).copy_(rounded.bitwise_right_shift_(16))
     low.copy_(bits.sub_(rounded.bitwise_left_shift_(16)))
 
 
@@ -106,6 +134,7 @@ class MasterWeights:
     def __init__(self, groups: Sequence[tuple[Sequence[nn.Parameter], float]], config: OptimiserConfig) -> None:
         self.config = config
         self.kept = [Weight(p, lr, config) for parameters, lr in groups for p in parameters if p.requires_grad]
+        self.room = Room(self.kept[0].parameter.device if self.kept else torch.device("cpu"))
         processes.begin_alike([weight.parameter.detach() for weight in self.kept])
 
     def collect(self) -> None:
@@ -122,7 +151,7 @@ class MasterWeights:
         self.collect()
         self._sum_over_processes()
         moving = [weight for weight in self.kept if weight.gradient is not None]
-        norm = _norm([weight.gradient for weight in moving if weight.gradient is not None])
+        norm = self._norm()
         if math.isfinite(norm):
             shortened = min(1.0, self.config.max_grad_norm / (norm + 1e-6))
             for weight in moving:
@@ -133,8 +162,16 @@ class MasterWeights:
 
     def _move(self, weight: Weight, lr: float, shortened: float) -> None:
         weight.steps += 1
-        for numbers, gradient, moments in weight.blocks():
+        for numbers, gradient, moments in weight.blocks(self.room):
             _update(self.config, numbers, gradient.mul_(shortened), moments, weight.steps - 1, lr)
+
+    def _norm(self) -> float:
+        """Return the norm of all gradients as one vector."""
+        gradients = [weight.gradient for weight in self.kept if weight.gradient is not None]
+        norms = [norm for gradient in gradients for norm in self.room.norms(gradient)]
+        if not norms:
+            return 0.0
+        return float(torch.linalg.vector_norm(torch.stack([norm.to(norms[0].dtype) for norm in norms])))
 
     def _sum_over_processes(self) -> None:
         if processes.count() == 1:
@@ -167,15 +204,6 @@ class MasterWeights:
 def _copy(values: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
     for value, tensor in zip(values, tensors, strict=True):
         tensor.copy_(value)
-
-
-def _norm(gradients: Sequence[Tensor]) -> float:
-    """Return the norm of gradients as one vector."""
-    if not gradients:
-        return 0.0
-    dtype = torch.float64 if any(gradient.dtype == torch.float64 for gradient in gradients) else torch.float32
-    norms = [torch.linalg.vector_norm(gradient, dtype=dtype) for gradient in gradients]
-    return float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def _update(
