@@ -111,7 +111,8 @@ def ppo(folder: Path, model: str, critic: str, rank: int) -> dict[str, Any]:
     clock.watch(stage, "sample_responses", "rollout")
     clock.watch(stage.PPO, "score", "score by policy, reference and critic")
     clock.watch(stage, "judged_together", "reward model")
-    clock.watch(stage.PPO, "_loss", "forward")
+    for loss in ("_policy_loss", "_value_loss"):
+        clock.watch(stage.PPO, loss, "forward")
     clock.watch(torch.Tensor, "backward", "backward")
     clock.watch(MasterWeights, "collect", "optimiser")
     clock.watch(MasterWeights, "step", "optimiser")

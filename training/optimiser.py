@@ -6,6 +6,7 @@ DeepSeek-V3 technical report (arXiv:2412.19437, section 3.3.3), with the same be
 """
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,9 +19,11 @@ from torch.optim.sgd import sgd
 from training import processes
 from training.config import OptimiserConfig
 
-# So many weights are widened at once: on a CPU they stay in a core's cache with their gradient and moments, elsewhere
-# they are enough for few calls and little memory.
-BLOCK, BLOCK_ELSEWHERE = 2**18, 2**22
+# So many weights are widened at once: few enough for a CPU's cache, with their gradient and moments, and for little
+# memory elsewhere; enough for few calls, each of which wakes threads that sleep.
+BLOCK, BLOCK_ELSEWHERE = 2**20, 2**22
+# Where the halves of 32 bits lie in memory.
+LOWER, UPPER = (slice(0, None, 2), slice(1, None, 2))[:: 1 if sys.byteorder == "little" else -1]
 MOMENTS = {"adamw": 2, "sgd": 1, "rmsprop": 1}
 BETAS = (0.9, 0.95)
 
@@ -114,14 +117,15 @@ def _join(high: Tensor, low: Tensor, weights: Tensor) -> None:
 
 
 def _part(weights: Tensor, high: Tensor, low: Tensor, spare: Tensor) -> None:
-    """Write float32 numbers into two halves, the first rounded to the nearest bfloat16; uses the numbers' memory up.
+    """Write float32 numbers into two halves, the first rounded to the nearest bfloat16.
 
     Half-way cases are rounded away from zero: to even, the halves could not say which way it went.
     """
     bits, rounded = weights.view(torch.int32), spare.view(torch.int32)
     torch.add(bits, 0x8000, out=rounded)
-    high.view(torch.int16).copy_(rounded.bitwise_right_shift_(16))
-    low.copy_(bits.sub_(rounded.bitwise_left_shift_(16)))
+    # A number's distance from the rounded one, -2^15 to 2^15 - 1, has the lower bits that it has itself.
+    high.view(torch.int16).copy_(rounded.view(torch.int16)[UPPER])
+    low.copy_(bits.view(torch.int16)[LOWER])
 
 
 class MasterWeights:
