@@ -6,7 +6,7 @@ PAIRS.jsonl is a preference export with --split all. A fold's prompts are held o
 defaults, and splits its own validation off the rest. A peer (benchmarks/reward_peer_trl.py, in its own environment) is
 called as COMMAND MODEL TRAIN HELD, trains on the same rows and prints {"differences": [chosen less rejected of each
 held pair]}. Accuracies are over all folds' held pairs, intervals and the paired difference by a bootstrap over prompts.
-Prints a JSON line a fold and one of all.
+Prints a JSON line a fold and one of all. With --store FILE each fold is kept there as it ends; a later call goes on.
 """
 
 import argparse
@@ -66,6 +66,30 @@ def told(values: list[float], groups: list[str]) -> dict[str, float]:
     return {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
+def _stored(store: Path | None) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(store.read_text(encoding="utf-8")) if store and store.exists() else {}
+    return found
+
+
+def hold_out(fold: int, lines: list[str], rows: list[Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Train on all folds but one; return the prompts of its pairs, and by judge whether each pair is ordered right."""
+    is_held = [fold_of(row.prompt_id, args.folds) == fold for row in rows]
+    held = [row for row, here in zip(rows, is_held, strict=True) if here]
+    with tempfile.TemporaryDirectory(prefix=f"fold-{fold}-") as temporary:
+        folder = Path(temporary)
+        for name, wanted in (("train", False), ("held", True)):
+            kept = [line for line, here in zip(lines, is_held, strict=True) if here is wanted]
+            (folder / f"{name}.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+        train = folder / "train.jsonl"
+        seen = {
+            "ours": right(ours(folder, args.model, train, held, args.set)),
+            "longer": [longer_wins(row) for row in held],
+        }
+        if args.peer:
+            seen["peer"] = right(theirs(args.peer, args.model, train, folder / "held.jsonl"))
+    return {"groups": [row.prompt_id for row in held], "seen": seen}
+
+
 def main() -> None:
     """Hold each fold out in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -73,32 +97,22 @@ def main() -> None:
     parser.add_argument("--model", default=str(ROOT / "var" / "models" / "base"))
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--peer", default="")
+    parser.add_argument("--store", type=Path, metavar="FILE")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="of our reward config")
     args = parser.parse_args()
     lines = [line for line in args.pairs.read_text(encoding="utf-8").splitlines() if line.strip()]
     rows: list[Any] = list(read_judged(str(args.pairs)))
-    seen: dict[str, list[float]] = {"ours": [], "longer": [], **({"peer": []} if args.peer else {})}
-    groups: list[str] = []
+    done = _stored(args.store)
     for fold in range(args.folds):
-        is_held = [fold_of(row.prompt_id, args.folds) == fold for row in rows]
-        with tempfile.TemporaryDirectory(prefix=f"fold-{fold}-") as temporary:
-            folder = Path(temporary)
-            for name, wanted in (("train", False), ("held", True)):
-                kept = [line for line, held in zip(lines, is_held, strict=True) if held is wanted]
-                (folder / f"{name}.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
-            held = [row for row, here in zip(rows, is_held, strict=True) if here]
-            train = folder / "train.jsonl"
-            found = {
-                "ours": right(ours(folder, args.model, train, held, args.set)),
-                "longer": [longer_wins(row) for row in held],
-            }
-            if args.peer:
-                found["peer"] = right(theirs(args.peer, args.model, train, folder / "held.jsonl"))
-        groups += [row.prompt_id for row in held]
-        for name, values in found.items():
-            seen[name] += values
-        report = {name: round(sum(values) / len(values), 4) for name, values in found.items()}
-        print(json.dumps({"fold": fold, "pairs": len(held), **report}), flush=True)
+        if str(fold) not in done:
+            done[str(fold)] = hold_out(fold, lines, rows, args)
+            if args.store:
+                args.store.write_text(json.dumps(done), encoding="utf-8")
+        found = done[str(fold)]
+        report = {name: round(sum(values) / len(values), 4) for name, values in found["seen"].items()}
+        print(json.dumps({"fold": fold, "pairs": len(found["groups"]), **report}), flush=True)
+    groups = [group for found in done.values() for group in found["groups"]]
+    seen = {name: [v for found in done.values() for v in found["seen"][name]] for name in done["0"]["seen"]}
     result = {name: told(values, groups) for name, values in seen.items()}
     for name in seen:
         if name != "ours":
