@@ -88,9 +88,9 @@ def test_needs_are_frozen_into_the_round_and_are_what_weights_and_optimisers_tak
     assert shape is not None
     found = needs_of(project=project, recipe=parse_recipe({"devices": 1, "ppo": {"device": "cuda"}}))
     assert (found["devices"], found["kind"], found["torch"]) == (1, "cuda", True)
-    # PPO with a separate critic in bfloat16: two learners of 20 bytes a weight (2 in use, 4 of masters, 4 and 2 of
-    # gradients, 8 of moments), reference and reward of 2 each.
-    assert found["memory"] == RUNTIME_BYTES + (2 * 20 + 2 * 2) * shape.parameters
+    # PPO with a separate critic in bfloat16: two learners of 10 bytes a weight (2 in use, 2 of its lower half, 4 of two
+    # moments, 2 of the gradient), reference and reward of 2 each.
+    assert found["memory"] == RUNTIME_BYTES + (2 * 10 + 2 * 2) * shape.parameters
     held = start(project, devices=3)
     assert (held.needs["devices"], held.needs["torch"]) == (3, False)  # the fake trainer comes by a launcher
 
