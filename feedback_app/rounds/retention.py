@@ -4,6 +4,7 @@ Manifests, metrics, samples and logs stay: what made what can be followed, hash 
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import transaction
 from django.db.models import Q
 from django.utils.translation import gettext_noop
@@ -22,7 +24,7 @@ from feedback_app.leases import database_now
 from feedback_app.projects.models import Project
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.workspace import round_dir
-from feedback_app.serving.artifacts import is_mirrored
+from feedback_app.serving.artifacts import ArtifactError, is_mirrored
 from feedback_app.serving.models import Deployment, PolicyVersion, Push, Soak
 
 logger = logging.getLogger(__name__)
@@ -46,8 +48,19 @@ class Removal:
     @property
     def bytes(self) -> int:
         """Return what is freed: a file that is linked elsewhere too frees nothing."""
-        files = (file for path in self.paths for file in (path.rglob("*") if path.is_dir() else [path]))
-        return sum(file.stat().st_size for file in files if file.is_file() and file.stat().st_nlink == 1)
+        return sum(map(_bytes_of, self.paths))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What was taken away, and what could not be, or not all of it: the next sweep tries that again."""
+
+    taken: list[Removal]
+    failed: list[tuple[Removal, Exception]]
+
+
+class NotRemoved(OSError):
+    """Files that stand yet, and why."""
 
 
 def plan_removals(*, now: datetime | None = None) -> Iterator[Removal]:
@@ -57,7 +70,7 @@ def plan_removals(*, now: datetime | None = None) -> Iterator[Removal]:
     rounds = [held for held in finished if round_dir(held).is_dir()]
     for held in rounds:
         if held.state in THROUGH or (held.finished_at or now) < now - RETRIED_WITHIN:
-            if found := tuple(path for path in sorted(round_dir(held).glob("**/checkpoints")) if any(path.iterdir())):
+            if found := tuple(path for path in sorted(round_dir(held).glob("**/checkpoints")) if _holds_any(path)):
                 yield Removal(held=held, paths=found, why="checkpoints of a finished round")
             if found := tuple(_weights(_superseded(held))):
                 yield Removal(held=held, paths=found, why="left by a worker that another took over from")
@@ -128,39 +141,91 @@ def needed_versions(*, project: Project) -> set[object]:
     return needed - {None}
 
 
-def clear_away(*, actor: User | None = None) -> list[Removal]:
-    """Take away what the rule says, each with its entry in the audit trail; return what was taken."""
-    return [removal for removal in plan_removals() if _remove(removal, actor)]
+def clear_away(*, actor: User | None = None) -> Sweep:
+    """Take away what the rule says, each with its entry in the audit trail; one that fails does not keep the others."""
+    sweep = Sweep(taken=[], failed=[])
+    for removal in plan_removals():
+        try:
+            if _remove(removal, actor):
+                sweep.taken.append(removal)
+        except ObjectDoesNotExist:  # the round or the version was erased since
+            continue
+        except (OSError, ArtifactError) as error:
+            logger.warning("round=%s not cleared, tried again next time: %s: %s", removal.held.pk, removal.why, error)
+            sweep.failed.append((removal, error))
+    return sweep
 
 
 def _remove(removal: Removal, actor: User | None) -> bool:
-    """Remove what the rule still says to remove; a version is known to be withheld before its weights go."""
-    if removal.policy is not None and not _withhold(removal.policy):
+    """Remove what the rule still says to remove; False where it does not any more.
+
+    A version is known to be withheld before its first file goes: killed at any place, what stands is found again, and
+    nothing that lacks a file can go live. The round is locked meanwhile, or a retry would read what goes.
+
+    Raises:
+        NotRemoved: some of it stands yet; what went is in the audit trail.
+    """
+    if removal.policy is not None and not _withhold(removal.policy, removal.held):
         return False
     with transaction.atomic():
         held = Round.objects.select_for_update().select_related("project").get(pk=removal.held.pk)
         if held.state in Round.ACTIVE:  # it was retried since
             return False
-        freed = removal.bytes
-        record_audit(
-            actor=actor, action="retention.clear", subject=removal.policy.name if removal.policy else str(held),
-            project_slug=held.project.slug, detail={"why": removal.why, "bytes": freed, "files": len(removal.paths)},
-        )  # fmt: skip
-        for path in removal.paths:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        before = removal.bytes
+        failures = [failure for path in removal.paths for failure in _delete(path)]
+        freed, gone = before - removal.bytes, sum(not path.exists() for path in removal.paths)
+        if freed or gone:
+            record_audit(
+                actor=actor, action="retention.clear", subject=removal.policy.name if removal.policy else str(held),
+                project_slug=held.project.slug, detail={"why": removal.why, "bytes": freed, "files": gone},
+            )  # fmt: skip
+    if failures:
+        raise NotRemoved("; ".join(map(str, failures)))
     logger.info("round=%s cleared: %s, %s bytes", held.pk, removal.why, freed)
     return True
 
 
-def _withhold(policy: PolicyVersion) -> bool:
+def _delete(path: Path) -> list[BaseException]:
+    """Remove a file, or a folder as far as it can be; return what stood in the way."""
+    failures: list[BaseException] = []
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=lambda _, __, raised: failures.append(raised[1]))
+    else:
+        try:
+            path.unlink()
+        except OSError as error:
+            failures.append(error)
+    return [failure for failure in failures if not isinstance(failure, FileNotFoundError)]
+
+
+def _bytes_of(path: Path) -> int:
+    """Return what a file or folder takes that nothing else links to; what goes meanwhile takes nothing."""
+    inside = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    total = 0
+    for file in inside if path.is_dir() else [path]:
+        try:
+            found = file.stat()
+        except FileNotFoundError:
+            continue
+        total += found.st_size if found.st_nlink == 1 else 0
+    return total
+
+
+def _holds_any(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except FileNotFoundError:  # gone since it was listed
+        return False
+
+
+def _withhold(policy: PolicyVersion, held: Round) -> bool:
     """Keep a version from going live any more, unless it is needed by now; what a store holds can still be fetched."""
     mirrored = is_mirrored(policy.directory)  # asked over the network, so before the row is locked
     with transaction.atomic():
         locked = PolicyVersion.objects.select_for_update(of=("self",)).select_related("project").get(pk=policy.pk)
         if locked.pk in needed_versions(project=locked.project):
+            return False
+        if Round.objects.filter(pk=held.pk, state__in=Round.ACTIVE).exists():
             return False
         if not mirrored:
             locked.withheld = CLEARED

@@ -1,8 +1,10 @@
 """What rounds leave on disk: checkpoints go first, weights when nothing may ask for them, manifests never."""
 
 import io
+import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -15,7 +17,7 @@ from feedback_app.projects.models import Member, Project
 from feedback_app.rounds.models import Round, RoundStep
 from feedback_app.rounds.retention import CLEARED, clear_away, needed_versions, pin_policy, plan_removals
 from feedback_app.rounds.workspace import is_complete, round_dir, seal
-from feedback_app.serving.artifacts import bring_here, mirror
+from feedback_app.serving.artifacts import ArtifactError, bring_here, mirror
 from feedback_app.serving.models import PolicyVersion
 from feedback_app.serving.selectors import deployment_of
 from feedback_app.serving.services import PushRefused, push_policy
@@ -131,9 +133,70 @@ def test_a_version_that_is_pinned_or_goes_live_between_the_plan_and_its_turn_is_
     pin_policy(policy=version, pinned=True, actor=None)
     Round.objects.filter(pk=new.pk).update(state="queued")
     monkeypatch.setattr("feedback_app.rounds.retention.plan_removals", lambda: iter(planned))
-    assert [removal.held for removal in clear_away()] == [old]  # its checkpoints; nothing of the round begun again
+    assert [removal.held for removal in clear_away().taken] == [
+        old
+    ]  # its checkpoints; nothing of the round begun again
     assert weights(old)
     assert (round_dir(new) / "f1" / "ppo" / "checkpoints").exists()
+
+
+def test_what_cannot_be_removed_keeps_nothing_else_and_is_tried_again(
+    project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.KEEP_VERSIONS = 1
+    stuck, other, _newest = made(project), made(project), made(project)
+    guarded = round_dir(stuck) / "f1" / WEIGHTS
+    unlink, rmtree_unlink = Path.unlink, os.unlink
+
+    def refuse(path: Path, *args: Any, **options: Any) -> None:
+        if path == guarded:
+            raise PermissionError(1, "Operation not permitted", str(path))
+        unlink(path, *args, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    # Of the checkpoints' folder a file cannot be removed either; the one beside it can.
+    (round_dir(stuck) / "f1" / "ppo" / "checkpoints" / "000020.pt").write_bytes(b"d" * 2000)
+
+    def refuse_entry(name: Any, *args: Any, **options: Any) -> None:
+        if str(name).endswith("000010.pt") and not is_mended:
+            raise PermissionError(1, "Operation not permitted", "000010.pt")
+        rmtree_unlink(name, *args, **options)
+
+    is_mended = False
+    monkeypatch.setattr(os, "unlink", refuse_entry)
+    with pytest.raises(SystemExit) as ended:
+        call_command("clear_checkpoints")
+    assert ended.value.code == 1
+    assert "not cleared" in capsys.readouterr().err
+    assert (weights(stuck), weights(other)) == (True, False)
+    assert [path.name for path in (round_dir(stuck) / "f1" / "ppo" / "checkpoints").iterdir()] == ["000010.pt"]
+    # What went is told, and what stands is not: a file of the checkpoints went, and none of the weights.
+    told = AuditEntry.objects.filter(subject=str(stuck)).order_by("id").values_list("detail__bytes", "detail__files")
+    assert list(told) == [(2000, 0)]
+    is_mended = True
+    monkeypatch.setattr(Path, "unlink", unlink)
+    call_command("clear_checkpoints")
+    assert not weights(stuck)
+    assert list(plan_removals()) == []
+
+
+def test_a_store_that_cannot_be_asked_keeps_its_version_and_nothing_else(
+    project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.KEEP_VERSIONS = 1
+    old, new = made(project), made(project)
+    version = version_of(old, 1)
+    version_of(new, 2)
+
+    def unreachable(directory: str) -> bool:
+        raise ArtifactError("the store does not answer")
+
+    monkeypatch.setattr("feedback_app.rounds.retention.is_mirrored", unreachable)
+    sweep = clear_away()
+    assert [(removal.policy, str(error)) for removal, error in sweep.failed] == [(version, "the store does not answer")]
+    assert {removal.held for removal in sweep.taken} == {old, new}  # their checkpoints
+    version.refresh_from_db()
+    assert (weights(old), version.withheld) == (True, "")
 
 
 def test_what_a_store_holds_is_cleared_here_and_stays_free_to_go_live(

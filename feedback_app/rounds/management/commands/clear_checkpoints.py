@@ -1,5 +1,6 @@
 """Clear away what rounds have left on disk, by the rule, or say what the rule would take."""
 
+import sys
 from argparse import ArgumentParser
 from typing import Any
 
@@ -20,8 +21,13 @@ class Command(BaseCommand):
             freed = [self._say(removal) for removal in planned]
             self.stdout.write(f"{sum(freed) / 2**30:.2f} GiB would be freed")
             return
-        for removal in clear_away():
+        sweep = clear_away()
+        for removal in sweep.taken:
             self.stdout.write(f"cleared: {removal.held}: {removal.why}")
+        for removal, error in sweep.failed:
+            self.stderr.write(f"not cleared: {removal.held}: {removal.why}: {error}")
+        if sweep.failed:
+            sys.exit(1)
 
     def _say(self, removal: Removal) -> int:
         freed = removal.bytes
