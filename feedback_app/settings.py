@@ -14,6 +14,7 @@ import django_stubs_ext
 from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from feedback_app.environment import number, one_of, read, whole
 from feedback_app.languages import LANGUAGES_DIR, available_languages
 from feedback_app.logs import FORMATTERS
 
@@ -41,6 +42,10 @@ def database_from_url(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     if parts.scheme not in ("postgres", "postgresql"):
         raise ImproperlyConfigured("DATABASE_URL: postgresql://user:password@host:port/name is needed")
+    try:
+        port = str(parts.port or "")
+    except ValueError as error:
+        raise ImproperlyConfigured("DATABASE_URL: the port is a number up to 65535") from error
     query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -48,7 +53,7 @@ def database_from_url(url: str) -> dict[str, Any]:
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
         "HOST": unquote(query.pop("host", parts.hostname or "")),
-        "PORT": str(parts.port or ""),
+        "PORT": port,
         "OPTIONS": {"pool": {"min_size": 1, "max_size": 8, "timeout": 10}, **query},
         # The pool tries a connection before it gives it out: after a restart of the database all that it kept are dead.
         "CONN_HEALTH_CHECKS": True,
@@ -94,12 +99,13 @@ SITE_URL = os.environ.get("SITE_URL", "")
 # Where people reach the pages: what e-mails and webhooks link to.
 PUBLIC_URL = os.environ.get("PUBLIC_URL") or SITE_URL
 # Private networks that webhooks may reach all the same, by commas: 10.1.0.0/16, 127.0.0.1.
-WEBHOOK_NETWORKS = [
-    ip_network(part.strip()) for part in os.environ.get("WEBHOOK_NETWORKS", "").split(",") if part.strip()
-]
+WEBHOOK_NETWORKS = read(
+    "WEBHOOK_NETWORKS", "", lambda text: [ip_network(part.strip()) for part in text.split(",") if part.strip()],
+    "networks such as 10.1.0.0/16, with commas between",
+)  # fmt: skip
 # Without a host nobody is written to, and the page of notifications says so.
 EMAIL_HOST = os.environ.get("EMAIL_HOST", "")
-EMAIL_PORT = int(os.environ.get("EMAIL_PORT", "587"))
+EMAIL_PORT = read("EMAIL_PORT", "587", whole(1, 65535), "a port from 1 to 65535")
 EMAIL_HOST_USER = os.environ.get("EMAIL_HOST_USER", "")
 EMAIL_HOST_PASSWORD = os.environ.get("EMAIL_HOST_PASSWORD", "")
 EMAIL_USE_SSL = EMAIL_PORT == 465
@@ -113,13 +119,13 @@ HOST_NAME = os.environ.get("HOST_NAME") or socket.gethostname()
 if not re.fullmatch(r"[\w.-]{1,200}", HOST_NAME):
     raise ImproperlyConfigured("HOST_NAME: letters, digits, dots and hyphens alone")
 # What deploys a version to an endpoint of the kind external: its name and directory are added as arguments.
-DEPLOY_COMMAND = shlex.split(os.environ.get("DEPLOY_COMMAND", ""))
+DEPLOY_COMMAND = read("DEPLOY_COMMAND", "", shlex.split, "a command with its quotation marks closed")
 # Where what trainers made is kept beside this machine, by any address that fsspec knows; empty: on this machine alone.
 ARTIFACT_STORE = os.environ.get("ARTIFACT_STORE", "")
 # How many of a project's newest versions and rounds keep their weights, beside those that are pinned or needed.
-KEEP_VERSIONS = max(1, int(os.environ.get("KEEP_VERSIONS", "5")))
+KEEP_VERSIONS = read("KEEP_VERSIONS", "5", whole(1, 10**6), "a whole number, 1 or more")
 # How long a version that went live is watched, unless a recipe says another time; 0 watches none.
-SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "15"))
+SOAK_MINUTES = read("SOAK_MINUTES", "15", number(0, 7 * 24 * 60), "minutes, from 0 to a week's 10080")
 DEBUG = os.environ.get("DEBUG") == "1"
 BASE_MODEL = os.environ.get("BASE_MODEL", str(DATA_DIR / "models" / "base"))
 # Folders below which a page may name a model made elsewhere, beside DATA_DIR/models.
@@ -303,9 +309,9 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 }
 
 # line for people, keyvalue or json for what collects logs.
-LOG_FORMAT = os.environ.get("LOG_FORMAT", "line")
-if LOG_FORMAT not in FORMATTERS:
-    raise ImproperlyConfigured(f"LOG_FORMAT: one of {', '.join(FORMATTERS)}")
+LOG_FORMAT = read("LOG_FORMAT", "line", one_of(*FORMATTERS), f"one of {', '.join(FORMATTERS)}")
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LOG_LEVEL = read("LOG_LEVEL", "INFO", one_of(*LEVELS), f"one of {', '.join(LEVELS)}")
 # Workers say things as everybody does, not in a form of Celery's own.
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 LOGGING = {
@@ -313,7 +319,10 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": FORMATTERS,
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
-    "root": {"handlers": ["stderr"], "level": os.environ.get("LOG_LEVEL", "INFO")},
+    "root": {
+        "handlers": ["stderr"],
+        "level": read("LOG_LEVEL", "INFO", one_of(*LEVELS), f"one of {', '.join(LEVELS)}"),
+    },
     # A line a request of our own clients would drown what an operator looks for.
     # (huggingface_hub speaks httpx2.)
     "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpcore", "httpx2", "httpcore2")},
