@@ -26,7 +26,7 @@ def test_the_room_asked_for_follows_from_the_model_and_the_recipe(settings: Sett
     settings.BASE_MODEL = str(make_tiny_model(tmp_path / "tiny"))
     project = judged_project(30)
     small = bytes_needed(project=project, recipe=parse_recipe({"ppo": {"updates": 5}}))
-    # Three checkpoints of PPO, a separate critic's in them too: each of 8 bytes a weight and learner, 4 of them moments.
+    # Three checkpoints of PPO, a separate critic's too: each of 8 bytes a weight and learner, 4 of them moments.
     large = bytes_needed(project=project, recipe=parse_recipe({"ppo": {"updates": 100, "critic": "separate"}}))
     shape = estimate_round(project=project, recipe=parse_recipe({})).shape
     assert shape is not None
