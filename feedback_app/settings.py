@@ -321,7 +321,7 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {
         "handlers": ["stderr"],
-        "level": read("LOG_LEVEL", "INFO", one_of(*LEVELS), f"one of {', '.join(LEVELS)}"),
+        "level": LOG_LEVEL,
     },
     # A line a request of our own clients would drown what an operator looks for.
     # (huggingface_hub speaks httpx2.)

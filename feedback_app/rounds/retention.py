@@ -29,6 +29,7 @@ from feedback_app.serving.models import Deployment, PolicyVersion, Push, Soak
 
 logger = logging.getLogger(__name__)
 State = Round.State
+CLEARING = gettext_noop("its weights are being cleared away to make room")
 CLEARED = gettext_noop("its weights were cleared away to make room")
 # A round that failed or was cancelled may be gone on with: from its checkpoint for so long, then from the step's start.
 RETRIED_WITHIN = timedelta(days=7)
@@ -153,7 +154,16 @@ def clear_away(*, actor: User | None = None) -> Sweep:
         except (OSError, ArtifactError) as error:
             logger.warning("round=%s not cleared, tried again next time: %s: %s", removal.held.pk, removal.why, error)
             sweep.failed.append((removal, error))
+    _tell_cleared()
     return sweep
+
+
+def _tell_cleared() -> None:
+    """Say of versions whose last weights are gone that they are, those of a sweep that was killed among them."""
+    clearing = PolicyVersion.objects.filter(withheld=CLEARING)
+    for held in Round.objects.filter(pk__in=clearing.values("round_id")):
+        if not _weights([round_dir(held)]):
+            clearing.filter(round_id=held.pk).update(withheld=CLEARED)
 
 
 def _remove(removal: Removal, actor: User | None) -> bool:
@@ -165,22 +175,24 @@ def _remove(removal: Removal, actor: User | None) -> bool:
     Raises:
         NotRemoved: some of it stands yet; what went is in the audit trail.
     """
-    if removal.policy is not None and not _withhold(removal.policy, removal.held):
+    withheld = "" if removal.policy is None else _withhold(removal.policy)
+    if withheld is None:
         return False
     with transaction.atomic():
         held = Round.objects.select_for_update().select_related("project").get(pk=removal.held.pk)
         if held.state in Round.ACTIVE:  # it was retried since
+            PolicyVersion.objects.filter(round_id=held.pk, withheld=CLEARING).update(withheld=withheld)
             return False
         before = removal.bytes
-        failures = [failure for path in removal.paths for failure in _delete(path)]
-        freed, gone = before - removal.bytes, sum(not path.exists() for path in removal.paths)
+        failures = {path: found for path in removal.paths if (found := _delete(path))}
+        freed, gone = before - removal.bytes, len(removal.paths) - len(failures)
         if freed or gone:
             record_audit(
                 actor=actor, action="retention.clear", subject=removal.policy.name if removal.policy else str(held),
                 project_slug=held.project.slug, detail={"why": removal.why, "bytes": freed, "files": gone},
             )  # fmt: skip
     if failures:
-        raise NotRemoved("; ".join(map(str, failures)))
+        raise NotRemoved("; ".join(str(failure) for found in failures.values() for failure in found))
     logger.info("round=%s cleared: %s, %s bytes", held.pk, removal.why, freed)
     return True
 
@@ -199,13 +211,16 @@ def _delete(path: Path) -> list[BaseException]:
 
 
 def _bytes_of(path: Path) -> int:
-    """Return what a file or folder takes that nothing else links to; what goes meanwhile takes nothing."""
+    """Return what a file or folder takes that nothing else links to.
+
+    What goes meanwhile takes nothing, and what may not be looked at is not known: removing it says why.
+    """
     inside = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
     total = 0
     for file in inside if path.is_dir() else [path]:
         try:
             found = file.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             continue
         total += found.st_size if found.st_nlink == 1 else 0
     return total
@@ -216,21 +231,25 @@ def _holds_any(folder: Path) -> bool:
         return any(folder.iterdir())
     except FileNotFoundError:  # gone since it was listed
         return False
+    except PermissionError:  # removing it says so, and does not end the plan
+        return True
 
 
-def _withhold(policy: PolicyVersion, held: Round) -> bool:
-    """Keep a version from going live any more, unless it is needed by now; what a store holds can still be fetched."""
+def _withhold(policy: PolicyVersion) -> str | None:
+    """Keep a version from going live any more; what a store holds can still be fetched, and may.
+
+    Returns why it was withheld before, or None where it is needed by now and stays as it is.
+    """
     mirrored = is_mirrored(policy.directory)  # asked over the network, so before the row is locked
     with transaction.atomic():
         locked = PolicyVersion.objects.select_for_update(of=("self",)).select_related("project").get(pk=policy.pk)
         if locked.pk in needed_versions(project=locked.project):
-            return False
-        if Round.objects.filter(pk=held.pk, state__in=Round.ACTIVE).exists():
-            return False
+            return None
+        before = locked.withheld
         if not mirrored:
-            locked.withheld = CLEARED
+            locked.withheld = CLEARING
             locked.save(update_fields=["withheld"])
-        return True
+        return before
 
 
 def pin_policy(*, policy: PolicyVersion, pinned: bool, actor: User | None) -> None:

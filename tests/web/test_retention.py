@@ -14,8 +14,9 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import AuditEntry
 from feedback_app.projects.models import Member, Project
+from feedback_app.rounds import retention
 from feedback_app.rounds.models import Round, RoundStep
-from feedback_app.rounds.retention import CLEARED, clear_away, needed_versions, pin_policy, plan_removals
+from feedback_app.rounds.retention import CLEARED, CLEARING, clear_away, needed_versions, pin_policy, plan_removals
 from feedback_app.rounds.workspace import is_complete, round_dir, seal
 from feedback_app.serving.artifacts import ArtifactError, bring_here, mirror
 from feedback_app.serving.models import PolicyVersion
@@ -133,9 +134,8 @@ def test_a_version_that_is_pinned_or_goes_live_between_the_plan_and_its_turn_is_
     pin_policy(policy=version, pinned=True, actor=None)
     Round.objects.filter(pk=new.pk).update(state="queued")
     monkeypatch.setattr("feedback_app.rounds.retention.plan_removals", lambda: iter(planned))
-    assert [removal.held for removal in clear_away().taken] == [
-        old
-    ]  # its checkpoints; nothing of the round begun again
+    taken = clear_away().taken
+    assert [removal.held for removal in taken] == [old]  # its checkpoints; nothing of the round begun again
     assert weights(old)
     assert (round_dir(new) / "f1" / "ppo" / "checkpoints").exists()
 
@@ -144,7 +144,8 @@ def test_what_cannot_be_removed_keeps_nothing_else_and_is_tried_again(
     project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings.KEEP_VERSIONS = 1
-    stuck, other, _newest = made(project), made(project), made(project)
+    stuck, other, newest = made(project), made(project), made(project)
+    version, _live = version_of(stuck, 1), version_of(newest, 2)
     guarded = round_dir(stuck) / "f1" / WEIGHTS
     unlink, rmtree_unlink = Path.unlink, os.unlink
 
@@ -173,11 +174,55 @@ def test_what_cannot_be_removed_keeps_nothing_else_and_is_tried_again(
     # What went is told, and what stands is not: a file of the checkpoints went, and none of the weights.
     told = AuditEntry.objects.filter(subject=str(stuck)).order_by("id").values_list("detail__bytes", "detail__files")
     assert list(told) == [(2000, 0)]
+    assert not AuditEntry.objects.filter(subject=version.name).exists()
+    version.refresh_from_db()
+    assert version.withheld == CLEARING  # it cannot go live, and is not said to be gone
     is_mended = True
     monkeypatch.setattr(Path, "unlink", unlink)
     call_command("clear_checkpoints")
-    assert not weights(stuck)
+    version.refresh_from_db()
+    assert (weights(stuck), version.withheld) == (False, CLEARED)
     assert list(plan_removals()) == []
+
+
+def test_a_round_that_is_retried_as_its_turn_comes_has_its_version_as_it_was(
+    project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.KEEP_VERSIONS = 1
+    old, new = made(project, "failed"), made(project)
+    version = version_of(old, 1)
+    version_of(new, 2)
+    PolicyVersion.objects.filter(pk=version.pk).update(withheld="its gate is shut")
+    withhold = retention._withhold
+
+    def retried_meanwhile(policy: PolicyVersion) -> str | None:
+        before = withhold(policy)
+        assert PolicyVersion.objects.get(pk=policy.pk).withheld == CLEARING
+        Round.objects.filter(pk=old.pk).update(state="queued")
+        return before
+
+    monkeypatch.setattr(retention, "_withhold", retried_meanwhile)
+    assert [removal.held for removal in clear_away().taken] == [new]
+    version.refresh_from_db()
+    assert (weights(old), version.withheld) == (True, "its gate is shut")
+
+
+def test_a_sweep_that_was_killed_behind_its_last_file_is_ended_by_the_next(
+    project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.KEEP_VERSIONS = 1
+    old, new = made(project), made(project)
+    version = version_of(old, 1)
+    version_of(new, 2)
+    with monkeypatch.context() as killed:
+        killed.setattr(retention, "_tell_cleared", lambda: None)
+        clear_away()
+    version.refresh_from_db()
+    assert (weights(old), version.withheld) == (False, CLEARING)
+    assert list(plan_removals()) == []
+    clear_away()
+    version.refresh_from_db()
+    assert version.withheld == CLEARED
 
 
 def test_a_store_that_cannot_be_asked_keeps_its_version_and_nothing_else(

@@ -24,7 +24,7 @@ from feedback_app.rounds.curves import charts_of
 from feedback_app.rounds.model_cards import write_model_card
 from feedback_app.rounds.models import Round
 from feedback_app.rounds.policy_tree import tree_of, versions_with_origin
-from feedback_app.rounds.retention import CLEARED, pin_policy
+from feedback_app.rounds.retention import CLEARED, CLEARING, pin_policy
 from feedback_app.rounds.selectors import active_round
 from feedback_app.serving.artifacts import bring_here
 from feedback_app.serving.models import PolicyVersion, Push
@@ -153,7 +153,7 @@ def download(request: ProjectRequest, number: int) -> HttpResponseBase:
 
 def _is_kept(policy: PolicyVersion) -> bool:
     """Say whether a trainer made the version and its files were not cleared away for good."""
-    return (Path(policy.directory) / MANIFEST).is_file() and policy.withheld != CLEARED
+    return (Path(policy.directory) / MANIFEST).is_file() and policy.withheld not in (CLEARING, CLEARED)
 
 
 def _files(policy: PolicyVersion) -> dict[str, Path]:
