@@ -13,11 +13,12 @@ from pathlib import Path
 
 import psutil
 
+from feedback_app.embedded import long_logs
+
 STOP_GRACE_S = 15.0
 LONGEST_PAUSE_S = 30.0
 # One that has run this long has recovered: its next fall is waited for as little as its first.
 STEADY_S = 60.0
-LONGEST_LOG_BYTES = 10 * 2**20
 PR_SET_PDEATHSIG = 1
 # Loaded here: between fork and exec of a process with threads, nothing may be loaded any more.
 LIBC = ctypes.CDLL(None)
@@ -40,7 +41,7 @@ class Child:
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > LONGEST_LOG_BYTES:
+        if self.log.exists() and self.log.stat().st_size > long_logs.LONGEST_LOG_BYTES:
             self.log.replace(self.log.with_suffix(".old.log"))
         supervisor = os.getpid()
         with self.log.open("ab") as log:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from feedback_app.embedded.long_logs import last_words
 from feedback_app.embedded.paths import (
     DATABASE,
     is_reachable,
@@ -193,9 +194,7 @@ def _memory() -> int:
 
 
 def _last_words(data_dir: Path) -> str:
-    log = postgres_dir(data_dir).parent / "postgres.log"
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return " / ".join(lines[-3:]) or "no log"
+    return last_words(postgres_dir(data_dir).with_name("postgres.log"))
 
 
 def is_ready(data_dir: Path) -> bool:

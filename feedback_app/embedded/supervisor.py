@@ -20,7 +20,8 @@ from feedback_app.embedded.base_model import is_complete
 from feedback_app.embedded.children import Child, end_leftovers, stop_children, write_running
 from feedback_app.embedded.inference import inference_child
 from feedback_app.embedded.installing import is_installed
-from feedback_app.embedded.paths import choose_port, make_run_dir, run_dir
+from feedback_app.embedded.long_logs import shorten
+from feedback_app.embedded.paths import choose_port, make_run_dir, postgres_dir, run_dir
 from feedback_app.embedded.preparation import Preparation
 from feedback_app.embedded.services import ensure_services, hold_services
 
@@ -225,6 +226,7 @@ class Supervisor:
             self._show_bar()
             if time.monotonic() >= next_health:
                 self._check_services()
+                self._shorten_logs()
                 next_health = time.monotonic() + HEALTH_EVERY_S
 
     def _say_once(self, line: str) -> None:
@@ -241,6 +243,14 @@ class Supervisor:
                 except (postgres.PostgresError, valkey.ValkeyError) as error:
                     # A full disk, say: what is asked next finds it better, or says so again.
                     self._say_once(str(error))
+
+    def _shorten_logs(self) -> None:
+        services = (postgres_dir(self.data_dir).with_name("postgres.log"), self.data_dir / "valkey" / "valkey.log")
+        for log in (*services, *(child.log for child in self.children)):
+            try:
+                shorten(log)
+            except OSError as error:  # a full disk, say: everything else goes on
+                self._say_once(f"{log} is long and cannot be put aside: {error}")
 
     def _show_bar(self) -> None:
         status = self.preparation.status

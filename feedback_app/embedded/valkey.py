@@ -8,6 +8,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from feedback_app.embedded.long_logs import last_words
 from feedback_app.embedded.paths import choose_port, port_of
 
 
@@ -58,8 +59,7 @@ def start(data_dir: Path) -> None:
     deadline = time.monotonic() + 60
     while server_pid(data_dir) is None:
         if process.poll() is not None or time.monotonic() > deadline:
-            words = (folder / "valkey.log").read_text(errors="replace").strip().splitlines()[-3:]
-            raise ValkeyError(f"Valkey did not start on port {port}: {' / '.join(words)}")
+            raise ValkeyError(f"Valkey did not start on port {port}: {last_words(folder / 'valkey.log')}")
         time.sleep(0.02)
 
 

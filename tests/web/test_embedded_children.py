@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from feedback_app.embedded import children
+from feedback_app.embedded import children, long_logs
 from feedback_app.embedded.children import Child, end_leftovers, stop_children, write_running
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -167,8 +167,27 @@ def test_a_killed_supervisor_takes_its_processes_along(tmp_path: Path) -> None:
     wait_for(lambda: not runs(pid))
 
 
+def test_a_long_log_is_put_aside_while_its_process_writes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_logs, "LONGEST_LOG_BYTES", 10)
+    log, told = tmp_path / "one.log", tmp_path / "told"
+    talk = (
+        f"import os, time\nprint('x' * 20)\nwhile not os.path.exists({str(told)!r}): time.sleep(0.01)\nprint('fresh')"
+    )
+    child = Child("one", [sys.executable, "-uc", talk], log)
+    child.start()
+    assert child.process is not None
+    wait_for(lambda: log.stat().st_size == 21)
+    assert long_logs.shorten(log)
+    assert not long_logs.shorten(log)
+    told.touch()
+    child.process.wait()
+    assert log.read_text() == "fresh\n"  # at its beginning, not behind a hole
+    assert (tmp_path / "one.old.log").read_text() == "x" * 9 + "\n"
+    assert sorted(path.name for path in tmp_path.glob("*.log")) == ["one.log", "one.old.log"]
+
+
 def test_a_long_log_is_put_aside_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "LONGEST_LOG_BYTES", 10)
+    monkeypatch.setattr(long_logs, "LONGEST_LOG_BYTES", 10)
     log = tmp_path / "one.log"
     log.write_text("x" * 11)
     child = Child("one", [sys.executable, "-c", "print('fresh')"], log)
